@@ -1,0 +1,34 @@
+"""minillm: a deep-learning stack small enough to read.
+
+>>> import minillm
+>>> x = minillm.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> loss = (x ** 2).sum()
+>>> loss.backward()
+>>> x.grad
+tensor([2., 4., 6.])
+
+Where to read: engine.py (all of autograd), ops/ (each op with its gradient), nn/, models/, and the package `kernels` beside this one.
+"""
+
+import kernels as _kernels
+
+if getattr(_kernels, "PACKAGE", None) != "minillm-kernels":
+    raise ImportError(
+        f"minillm needs its own package 'kernels', but Python found another one at {getattr(_kernels, '__file__', '?')}. "
+        "Uninstall that one (pip uninstall kernels) or use a fresh virtual environment, then install minillm again."
+    )
+
+from . import functional
+from .anomaly import AnomalyError, detect_anomaly
+from .checkpoint import checkpoint
+from .creation import *
+from .engine import op
+from .errors import DeviceError, GraphError
+from .functional import *
+from .random import Generator, get_rng_state, manual_seed, set_rng_state
+from .recording import enable_grad, is_grad_enabled, no_grad
+from .tensor import Tensor
+from .transforms import grad, gradients, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from .writes import mark_written
+
+__version__ = "0.1.0"

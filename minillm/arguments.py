@@ -1,0 +1,67 @@
+"""An op's arguments: by position or by name, under PyTorch's names or NumPy's (`axis` for `dim`, `keepdims` for `keepdim`).
+
+PyTorch's `input` and `other` name the first and the second argument of every op.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from . import errors
+
+ALIASES = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's word -> PyTorch's
+_MISSING = inspect.Parameter.empty
+F = TypeVar("F", bound=Callable)
+
+
+class Arguments:
+    """The parameters of `function`: `names` in order without the variadic one (`*tensors`), which stands in `variadic`."""
+
+    def __init__(self, function: Callable):
+        parameters = inspect.signature(function).parameters.values()
+        self.function = function.__name__
+        self.variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+        self.defaults = {p.name: p.default for p in parameters if p.name != self.variadic}
+        self.names = list(self.defaults)
+        self.aliases = {**ALIASES, **dict(zip(("input", "other"), self.names))}
+
+    def bind(self, args: tuple, settings: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """All arguments, defaults filled in: positional, except that settings beside a variadic argument stay named."""
+        if not self.variadic and len(args) > len(self.names):
+            raise TypeError(
+                f"{self.function}() takes at most {len(self.names)} arguments ({', '.join(self.names)}); got {len(args)}"
+            )
+        given = {} if self.variadic else dict(zip(self.names, args))
+        for key, value in settings.items():
+            name = self.aliases.get(key, key) if key not in self.defaults else key
+            if name not in self.defaults or name in given:
+                raise errors.bad_argument(self.function, key, self.names, name in given)
+            given[name] = value
+        full = {n: given.get(n, default) for n, default in self.defaults.items()}
+        missing = [n for n, v in full.items() if v is _MISSING]
+        if missing:
+            raise TypeError(f"{self.function}() needs {', '.join(missing)}; its arguments are ({', '.join(self.names)})")
+        return (args, full) if self.variadic else (tuple(full.values()), {})
+
+
+def composed(function: F) -> F:
+    """For a function written with ops: its arguments get the same aliases that an op's have.
+
+    >>> @composed
+    ... def total(x, dim=None, keepdim=False):
+    ...     return dim, keepdim
+    >>> total([1, 2], axis=0, keepdims=True)
+    (0, True)
+    """
+    arguments = Arguments(function)
+
+    @wraps(function)
+    def call(*args: Any, **settings: Any) -> Any:
+        if settings:
+            args, settings = arguments.bind(args, settings)
+        return function(*args, **settings)
+
+    return call  # type: ignore[return-value]

@@ -1,0 +1,346 @@
+"""All of autograd: an op and its gradient rule, the graph that calls record, the walk back through it.
+
+An op is a function on arrays with its vector-Jacobian product beside it:
+
+    @op(broadcasting=True)
+    def mul(x, y):
+        return x * y
+
+    @mul.vjp
+    def _(dout, x, y):
+        return dout * y, dout * x
+
+The rule's argument names say what the graph keeps alive: inputs, `out`, settings, extras that the forward returned
+(`return out, dict(mean=mean)`), or `needs_grad` (a bool per argument). Nothing else is kept.
+
+A rule runs on raw arrays in an ordinary backward pass, and on Tensors under `create_graph=True`: the same source
+gives derivatives of any order. A fused op names a `composite`, its readable twin, which is differentiated instead there.
+
+The graph: `Node` -> `Node`, one a call; a Tensor points to the node that made it, a leaf to a node of its own.
+Creation order is a topological order, so the walk is a heap of nodes, newest first: no recursion, each node once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, wraps
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from kernels.arrays import is_array
+
+from . import errors, writes
+from .arguments import Arguments
+from .dtypes import promote
+from .recording import enable_grad, state
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+else:
+    Tensor = type(None)  # tensor.py puts the class here: ops need only this file
+
+monitor: Any = None  # anomaly.py puts its watcher here
+
+
+class Node:
+    """One recorded call, or a leaf (op None). Shape and dtype are those of its output and so of its gradient."""
+
+    __slots__ = ("dtype", "hooks", "leaf", "op", "order", "parents", "saved", "shape", "where")
+
+    def __init__(self, op: Any, saved: Any, parents: Sequence[Node | None], shape: tuple, dtype: Any):
+        self.op, self.saved, self.parents, self.shape, self.dtype = op, saved, parents, shape, dtype
+        self.order = next(writes.clock)
+        self.hooks = self.leaf = self.where = None
+
+
+def leaf_node(tensor: Tensor) -> Node:
+    node = Node(None, None, (), tensor.data.shape, tensor.data.dtype)
+    node.leaf = weakref.ref(tensor)  # weak: a tensor and its node must not keep each other alive
+    return node
+
+
+# ------------------------------------------------------------------------------------------------ ops
+
+
+class Op(Protocol):
+    """A function on arrays and Tensors; `.vjp` registers its gradient rule."""
+
+    __name__: str
+    vjp: Callable[[Callable], Callable]
+    names: list[str]
+
+    def __call__(self, *args: Any, **settings: Any) -> Any: ...
+
+
+def op(
+    forward: Callable | None = None,
+    *,
+    broadcasting: bool = False,
+    composite: Callable | None = None,
+    outputs: int = 1,
+    differentiable: bool = True,
+) -> Any:
+    """Make a function on arrays an op on Tensors (arrays in, array out still holds: rules call ops on both).
+
+    broadcasting   inputs follow NumPy's broadcasting; the engine sums their gradients over the broadcast axes
+    composite      the same function written with other ops: differentiated in place of the rule under create_graph
+    outputs        more than one: forward returns a tuple of arrays, the rule gets a tuple of gradients (None: unused)
+    differentiable False: results are constants (comparisons, argmax)
+
+    >>> import minillm
+    >>> @minillm.op
+    ... def cube(x):
+    ...     return x * x * x
+    >>> @cube.vjp
+    ... def _(dout, x):
+    ...     return 3 * x * x * dout
+    >>> x = minillm.tensor([1.0, 2.0], requires_grad=True)
+    >>> cube(x).sum().backward(); x.grad
+    tensor([ 3., 12.])
+    """
+    if forward is None:
+        return partial(op, broadcasting=broadcasting, composite=composite, outputs=outputs, differentiable=differentiable)
+    signature = Arguments(forward)
+    names, variadic = signature.names, signature.variadic
+    count = -1 if variadic else len(names)  # -1: always through bind
+
+    def call(*args: Any, **settings: Any) -> Any:
+        if settings or len(args) != count:
+            args, settings = signature.bind(args, settings)
+        arrays: list[Any] = []
+        parents: list[Node | None] = []
+        lifted = recorded = mixed = False
+        dtype = None
+        for a in args:
+            node = None
+            if isinstance(a, Tensor):
+                lifted, node, a = True, a.node, a.data
+                if node is not None:
+                    recorded = True
+                if dtype is not a.dtype:
+                    mixed, dtype = dtype is not None, a.dtype
+            elif isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
+                a = a.item()
+            elif broadcasting and is_array(a):
+                mixed = True
+            arrays.append(a)
+            parents.append(node)
+        if not lifted:
+            return _split(forward(*args, **settings), outputs)[0]
+        try:
+            if mixed and broadcasting:
+                arrays = promote(arrays)
+            out, extras = _split(forward(*arrays, **settings), outputs)
+        except Exception as error:
+            raise errors.explain(call, args, settings, error) from error
+        if isinstance(out, np.generic):
+            out = np.asarray(out)
+        node = None
+        if recorded and differentiable and state.recording:
+            like = out if outputs == 1 else out[0]
+            node = Node(call, save(arrays, settings, out, extras, parents), parents, like.shape, like.dtype)
+        if monitor is not None:
+            monitor.forward(call, arrays, out, node)
+        if outputs == 1:
+            return wrap(out, node)
+        return tuple([wrap(o, Node(part, i, (node,), o.shape, o.dtype) if node else None) for i, o in enumerate(out)])
+
+    def save(arrays: list, settings: dict, out: Any, extras: dict, parents: list) -> tuple:
+        if call.needs is None:
+            raise errors.no_rule(call)
+        if call.places is not None:  # inputs, settings and out only: by position
+            values = (*arrays, out)
+            kept = tuple([values[i] for i in call.places])
+        else:
+            named = {"out": out, "needs_grad": tuple([p is not None for p in parents]), **settings, **extras}
+            named.update({variadic: tuple(arrays)} if variadic else zip(names, arrays))
+            kept = tuple([named[n] for n in call.needs])
+        return kept if composite is None else (*kept, *arrays)
+
+    def vjp(rule: Callable) -> Callable:
+        """Register `rule(dout, *what it needs)`: a gradient for each input in order, or one array for one input."""
+        call.rule, call.needs = rule, list(inspect.signature(rule).parameters)[1:]
+        call.keep = None if composite is None else len(call.needs)
+        order = [*names, "out"]
+        if not variadic and set(call.needs) <= set(order):
+            call.places = [order.index(n) for n in call.needs]
+        return rule
+
+    wraps(forward)(call)
+    call.vjp, call.rule, call.needs, call.places = vjp, None, None, None  # type: ignore[attr-defined]
+    call.names, call.variadic, call.composite = names, variadic, composite  # type: ignore[attr-defined]
+    call.broadcasting, call.outputs, call.forward = broadcasting, outputs, forward  # type: ignore[attr-defined]
+    return call
+
+
+def _split(result: Any, outputs: int) -> tuple[Any, dict]:
+    """What a forward returned, as (array or tuple of arrays, extras)."""
+    if type(result) is not tuple:
+        return result, {}
+    if isinstance(result[-1], dict):
+        return (result[0] if outputs == 1 else result[:-1]), result[-1]
+    return result, {}
+
+
+def wrap(array: Any, node: Node | None) -> Tensor:
+    """A Tensor around an array that an op just made."""
+    tensor = object.__new__(Tensor)
+    tensor.data, tensor.grad, tensor.node = array, None, node
+    return tensor
+
+
+@op
+def identity(x):
+    """x itself, as a node of its own."""
+    return x
+
+
+@identity.vjp
+def _(dout):
+    return dout
+
+
+@op
+def part(x):
+    """One output of an op that has several; the walk gathers their gradients in the op's own node."""
+    return x
+
+
+# -------------------------------------------------------------------------------------- the walk back
+
+
+def gradients(
+    outputs: Iterable[Node],
+    cotangents: Iterable[Any],
+    targets: set[Node] | None = None,
+    *,
+    stop: bool = False,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> dict[Node, Any]:
+    """{node: gradient} for every leaf below `outputs`, or for the nodes in `targets` (stop: go no deeper than those).
+
+    Gradients are arrays; Tensors tied to the graph under create_graph. No two of the returned ones share memory.
+    """
+    grads: dict[Node, Any] = {}
+    owned: set[Node] = set()  # their gradient is an array that this walk made: safe to add into
+    heap: list[tuple[int, Node]] = []
+    found: dict[Node, Any] = {}
+    oldest = min((n.order for n in targets), default=0) if targets is not None else 0
+
+    def add(node: Node, g: Any, fresh: bool) -> None:
+        if node not in grads:
+            if not fresh and (node in targets if targets is not None else node.op is None):
+                g = g.copy() if not create_graph else g
+                owned.add(node)
+            grads[node] = g
+            heappush(heap, (-node.order, node))
+        elif node in owned and not create_graph:
+            grads[node] += g
+        else:
+            grads[node] = grads[node] + g
+            owned.add(node)
+
+    for node, g in zip(outputs, cotangents):
+        add(node, g, fresh=False)
+    while heap:
+        node = heappop(heap)[1]
+        g = grads.pop(node)
+        op = node.op
+        if node.hooks:
+            g = _run_hooks(node, g, create_graph)
+        if op is None or (targets is not None and node in targets):
+            if targets is None or node in targets:
+                found[node] = g
+            if op is None or stop:
+                continue
+        if op is part:  # one output of several: wait in the op's node for the others
+            owner = node.parents[0]
+            if owner not in grads:
+                grads[owner] = [None] * owner.op.outputs
+                heappush(heap, (-owner.order, owner))
+            grads[owner][node.saved] = g
+            continue
+        if node.saved is None:
+            raise errors.freed(node)
+        if node.order < writes.last:
+            writes.check(node)
+        if monitor is not None:
+            monitor.backward_starts(node)
+        rule_grads = _lifted_rule(node, g) if create_graph else op.rule(g, *node.saved[: op.keep])
+        if type(rule_grads) is not tuple and type(rule_grads) is not list:
+            rule_grads = (rule_grads,)
+        if monitor is not None:
+            monitor.backward(node, rule_grads)
+        for parent, pg in zip(node.parents, rule_grads):
+            if parent is None or pg is None or parent.order < oldest:
+                continue
+            if pg.shape != parent.shape:
+                if not op.broadcasting:
+                    raise errors.wrong_gradient_shape(node, parent, pg)
+                pg = unbroadcast(pg, parent.shape)
+            if pg.dtype != parent.dtype:
+                pg = pg.astype(parent.dtype)
+            if parent in grads or (parent.op is not None and targets is None):
+                add(parent, pg, fresh=True)
+            else:
+                add(parent, pg, _is_fresh(pg, g, node.saved, rule_grads))
+        if not retain_graph and not create_graph:
+            node.saved = None
+    return found
+
+
+def _is_fresh(pg: Any, dout: Any, saved: tuple, siblings: Sequence) -> bool:
+    """No one else holds this array: it is not a view, the cotangent, a saved array or another input's gradient."""
+    return (
+        getattr(pg, "base", pg) is None
+        and pg is not dout
+        and not any(pg is s for s in saved)
+        and sum(pg is s for s in siblings) <= 1
+    )
+
+
+def unbroadcast(g: Any, shape: tuple) -> Any:
+    """The gradient of a broadcast input: summed over the axes that broadcasting added or stretched."""
+    lead = g.ndim - len(shape)
+    axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1))
+    return g.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def _lifted_rule(node: Node, g: Any) -> Sequence[Any]:
+    """The rule on Tensors tied back into the graph: what create_graph runs."""
+    op, parents = node.op, node.parents
+    with enable_grad():
+        if op.composite is not None:
+            arrays = node.saved[len(op.needs) :]
+            inputs = [a if p is None else identity(wrap(a, p)) for a, p in zip(arrays, parents)]  # attention(x, x, x): 3 nodes
+            outs = op.composite(*inputs)
+            pairs = [(outs.node, g)] if op.outputs == 1 else [(o.node, d) for o, d in zip(outs, g) if d is not None]
+            pairs = [(n, d) for n, d in pairs if n is not None]
+            nodes = [t.node if p is not None else None for t, p in zip(inputs, parents)]
+            targets = {n for n in nodes if n is not None}
+            got = gradients([n for n, _ in pairs], [d for _, d in pairs], targets, stop=True, create_graph=True)
+            return [None if n is None else got.get(n) for n in nodes]
+        made_by = {"out": node, **({op.variadic: parents} if op.variadic else dict(zip(op.names, parents)))}
+        lifted = []
+        for name, value in zip(op.needs, node.saved):
+            source = made_by.get(name)
+            if isinstance(source, Node):
+                value = wrap(value, source)
+            elif name == op.variadic:
+                value = tuple([v if p is None else wrap(v, p) for v, p in zip(value, source or ())])
+            elif name not in made_by and is_array(value) and value.dtype.kind in "fc":
+                raise errors.no_composite(op, name)
+            lifted.append(value)
+        return op.rule(g, *lifted)
+
+
+def _run_hooks(node: Node, g: Any, create_graph: bool) -> Any:
+    for hook in tuple(node.hooks.values()):  # type: ignore[union-attr]
+        new = hook(g if isinstance(g, Tensor) else wrap(g, None))
+        if new is not None:
+            g = new if create_graph or not isinstance(new, Tensor) else new.data
+    return g

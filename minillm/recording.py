@@ -1,0 +1,45 @@
+"""Whether calls are recorded: `no_grad` and `enable_grad`, as blocks or as decorators, each thread its own."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ContextDecorator
+from typing import Any
+
+
+class _State(threading.local):
+    recording = True
+
+
+state = _State()
+
+
+class _Recording(ContextDecorator):
+    def __init__(self, on: bool):
+        self.on, self.before = on, []  # a stack: a decorated function may call itself
+
+    def __enter__(self) -> None:
+        self.before.append(state.recording)
+        state.recording = self.on
+
+    def __exit__(self, *_: Any) -> None:
+        state.recording = self.before.pop()
+
+
+class no_grad(_Recording):
+    """Inside the block (or the decorated function) no graph is recorded: results have requires_grad False."""
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+
+class enable_grad(_Recording):
+    """Record again, inside a no_grad block."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+
+def is_grad_enabled() -> bool:
+    """True where calls are recorded."""
+    return state.recording
