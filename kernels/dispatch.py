@@ -36,7 +36,7 @@ def _check(impl: str | None) -> str | None:
 
 @contextmanager
 def use(impl: str | None) -> Iterator[None]:
-    """Inside the block, every kernel called with impl=None runs as `impl` ("reference", "cpu", "cuda"; None: by array)."""
+    """Inside the block, kernels called with impl=None run as `impl`: "reference", "cpu", "cuda"; None: by array."""
     global _default
     before, _default = _default, _check(impl)
     try:
@@ -56,6 +56,7 @@ def kernel_names() -> tuple[str, ...]:
     return tuple(sorted(p.parent.name for p in Path(__file__).parent.glob("*/reference.py")))
 
 
+@cache  # asked on every call; a look at the disk takes 9 us
 def _has(kernel: str, impl: str) -> bool:
     return (Path(__file__).parent / kernel / f"{impl}.py").exists()
 
@@ -97,17 +98,20 @@ def implementation(kernel: str, impl: str | None, x: Any) -> ModuleType:
     """The module that runs `kernel` on arrays like `x`.
 
     impl=None takes the default set by `use`, and where that does not fit the array (the CUDA kernel and a NumPy
-    array, a dtype that only the reference knows) the best that does. An `impl` asked for by name that cannot run is an error.
+    array, a dtype that only the reference knows) the best that does. An `impl` asked for by name that cannot run is
+    an error.
     """
     xp = array_module(x)
     fits = {"reference": True, "cpu": xp is np and x.dtype in (np.float32, np.float64) and _numba_found()}
     fits["cuda"] = xp.__name__ == "cupy" and x.dtype == np.float32
     if _check(impl) is not None:
         if not _has(kernel, impl):  # type: ignore[arg-type]
-            raise ValueError(f"kernel {kernel!r} has no {impl!r} implementation; it has {[i for i in IMPLEMENTATIONS if _has(kernel, i)]}")
+            has = ", ".join(i for i in IMPLEMENTATIONS if _has(kernel, i))
+            raise ValueError(f"kernel {kernel!r} has no {impl!r} implementation; it has {has}")
         if not fits[impl]:  # type: ignore[index]
-            needs = {"cpu": "NumPy arrays of float32 or float64, and numba", "cuda": "CuPy arrays of float32"}[impl]  # type: ignore[index]
-            raise TypeError(f"{kernel} with impl={impl!r} needs {needs}; got {type(x).__module__}.{type(x).__name__} of {x.dtype}")
+            needs = {"cpu": "NumPy arrays of float32 or float64, and numba", "cuda": "CuPy arrays of float32"}
+            got = f"{type(x).__module__}.{type(x).__name__} of {x.dtype}"
+            raise TypeError(f"{kernel} with impl={impl!r} needs {needs[impl]}; got {got}")  # type: ignore[index]
         return _load(kernel, impl)  # type: ignore[arg-type]
     order = (_default, "cuda", "cpu", "reference") if _default else ("cuda", "cpu", "reference")
     for name in order:

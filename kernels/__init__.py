@@ -1,0 +1,46 @@
+"""Kernels: pure functions on arrays, forward and backward as pairs, with a plain reference and fast implementations.
+
+    >>> import numpy as np
+    >>> from kernels import layernorm_forward, use
+    >>> x = np.array([[1.0, 2.0, 3.0]], np.float32)
+    >>> out, mean, rstd = layernorm_forward(x, None, None)     # Numba for NumPy arrays, CUDA C for CuPy arrays
+    >>> with use("reference"):                                 # the specification instead
+    ...     same, _, _ = layernorm_forward(x, None, None)
+    >>> bool(abs(out - same).max() < 1e-6)
+    True
+
+`available()` lists what this machine can run. README.md says how to read a kernel's folder and how to add one.
+"""
+
+from __future__ import annotations
+
+from .adamw import adamw_step
+from .attention import attention_backward, attention_forward
+from .cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .dispatch import available, set_default, use
+from .gelu import gelu_backward, gelu_forward
+from .gelu.erf import erf, erfc
+from .layernorm import layernorm_backward, layernorm_forward
+from .reparameterize import reparameterize_backward, reparameterize_forward
+
+PACKAGE = "minillm-kernels"  # an unrelated package is also called `kernels`: this tells the two apart
+
+__all__ = [
+    "PACKAGE",
+    "adamw_step",
+    "attention_backward",
+    "attention_forward",
+    "available",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "erf",
+    "erfc",
+    "gelu_backward",
+    "gelu_forward",
+    "layernorm_backward",
+    "layernorm_forward",
+    "reparameterize_backward",
+    "reparameterize_forward",
+    "set_default",
+    "use",
+]

@@ -1,0 +1,94 @@
+"""Softmax cross-entropy with integer targets, unreduced, as torch.nn.functional.cross_entropy(reduction="none").
+
+Label smoothing: C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2015,
+https://arxiv.org/abs/1512.00567, section 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arrays import array_module, is_array
+from ..checks import check_arrays, check_shape
+from ..dispatch import implementation
+
+
+def cross_entropy_forward(
+    logits: Any,
+    targets: Any,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    weight: Any | None = None,
+    impl: str | None = None,
+) -> tuple[Any, Any]:
+    """The loss of each row, and lse, the log-sum-exp of its logits, for the backward pass.
+
+        lse_n  = log sum_c exp(z_nc)                                   logits z (N, V), V >= 1
+        loss_n = (1 - s) * w_y * (lse_n - z_ny)                        y = targets[n], (N,), of an integer dtype
+                 + s / V * sum_c w_c * (lse_n - z_nc)                  s = label_smoothing in [0, 1]
+
+    weight w (V,): one factor for each class, of the logits' dtype; None is ones.
+    Rows whose target is ignore_index have loss 0 and lse 0, whatever their logits hold.
+    Logits of -inf (a masked class) are fine in classes that are not the target, while s = 0.
+
+    Returns loss (N,) and lse (N,), in the dtype of logits. IndexError for a target outside 0 .. V-1, ValueError for
+    shapes that do not fit, TypeError for dtypes that do not.
+    """
+    kernel = "cross_entropy_forward"
+    targets = _check(kernel, logits, targets, ignore_index, label_smoothing, weight=weight)
+    module = implementation("cross_entropy", impl, logits)
+    return module.cross_entropy_forward(logits, targets, ignore_index, label_smoothing, weight)
+
+
+def cross_entropy_backward(
+    dloss: Any,
+    logits: Any,
+    targets: Any,
+    lse: Any,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    weight: Any | None = None,
+    impl: str | None = None,
+) -> Any:
+    """dlogits (N, V), the gradient of `cross_entropy_forward`, from its lse; with p = exp(z - lse), the softmax:
+
+        dz_nc = dloss_n * ((1 - s) * w_y * (p_nc - [c = y]) + s / V * (p_nc * sum_k w_k - w_c))
+
+    dloss, lse (N,). Settings as in forward. Ignored rows get zeros. The softmax is computed again, never stored.
+    """
+    kernel = "cross_entropy_backward"
+    targets = _check(kernel, logits, targets, ignore_index, label_smoothing, weight=weight, dloss=dloss, lse=lse)
+    module = implementation("cross_entropy", impl, logits)
+    return module.cross_entropy_backward(dloss, logits, targets, lse, ignore_index, label_smoothing, weight)
+
+
+def _check(kernel: str, logits: Any, targets: Any, ignore_index: int, label_smoothing: float, **others: Any) -> Any:
+    """The targets as int64, once everything fits."""
+    check_arrays(kernel, logits=logits, **others)
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"{kernel}: logits have shape {logits.shape}, expected (N, V) with V >= 1; reshape them first")
+    N, V = logits.shape
+    if not is_array(targets) or targets.dtype.kind not in "iu":
+        given = targets.dtype if is_array(targets) else type(targets).__name__
+        raise TypeError(f"{kernel}: targets must be an array of an integer dtype, class numbers; got {given}")
+    if array_module(targets) is not array_module(logits):
+        raise TypeError(
+            f"{kernel}: targets belong to {array_module(targets).__name__} but logits to "
+            f"{array_module(logits).__name__}; move one of them"
+        )
+    for name, array in (("targets", targets), *others.items()):
+        check_shape(kernel, name, array, (V,) if name == "weight" else (N,), f"as logits are {logits.shape}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{kernel}: label_smoothing is {label_smoothing}, expected a number from 0 to 1")
+    xp = array_module(logits)
+    targets = targets.astype(xp.int64)
+    bad = (targets != ignore_index) & ((targets < 0) | (targets >= V))
+    if bool(bad.any()):
+        row = int(xp.argmax(bad))
+        raise IndexError(
+            f"{kernel}: target {int(targets[row])} in row {row} is outside 0 .. {V - 1} ({V} classes) and is not "
+            f"ignore_index = {ignore_index}"
+        )
+    return targets

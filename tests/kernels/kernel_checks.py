@@ -1,0 +1,90 @@
+"""What the kernel tests share: implementations, dtypes, odd strides, and the checks that every kernel passes.
+
+A test file imports `pytest_generate_tests`; arguments named impl, dtype and layout then run over the tables below.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+def _frozen(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+LAYOUTS = {  # functions that return an array of the same values, laid out in memory in another way
+    "contiguous": lambda x: x,
+    "transposed": lambda x: np.array(x.T, order="C").T,
+    "negative strides": lambda x: np.array(np.flip(x), order="C")[(slice(None, None, -1),) * x.ndim],
+    "stepped": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "read-only": _frozen,
+}
+PARAMETERS = {
+    "impl": {"reference": "reference", "cpu": "cpu"},
+    "dtype": {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)},
+    "layout": LAYOUTS,
+}
+
+
+def pytest_generate_tests(metafunc):
+    for name, values in PARAMETERS.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values.values(), ids=values.keys())
+
+
+def accurate(got, exact, plain, bound=1.0, factor=2):
+    """err <= factor * error of the plain formula in got's precision + 8 eps * bound; exact is of more precision.
+
+    The floor is there because the plain formula can be right by luck; `bound` is the size of the terms summed.
+    """
+    assert got.shape == exact.shape
+    assert got.dtype == plain.dtype
+    if got.size:
+        allowed = factor * np.max(abs(plain - exact)) + 8 * np.finfo(got.dtype).eps * bound
+        worst = np.max(abs(got - exact))
+        assert worst <= allowed, f"error {worst:.3e}, allowed {allowed:.3e}"
+
+
+def central_difference(f, x, h=1e-5):
+    """The gradient of the scalar f at x, float64; good to about 1e-9 for functions of size 1."""
+    assert x.dtype == np.float64
+    grad = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[i] += h
+        down[i] -= h
+        grad[i] = (f(up) - f(down)) / (up[i] - down[i])
+    return grad
+
+
+def pure(f, *arrays):
+    """f(*arrays) leaves its arguments alone, shares no memory with them, and gives the same bits again."""
+    before = [a.copy() for a in arrays]
+    first, again = _tuple(f(*arrays)), _tuple(f(*arrays))
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for out, same in zip(first, again, strict=True):
+        assert out.tobytes() == same.tobytes()
+        assert not any(np.may_share_memory(out, other) for other in (*arrays, same))
+    assert not any(np.may_share_memory(a, b) for i, a in enumerate(first) for b in first[:i])
+    return first
+
+
+def same_for_any_threads(f):
+    """f() gives the same bits on one thread and on all."""
+    most = numba.config.NUMBA_NUM_THREADS
+    try:
+        numba.set_num_threads(1)
+        one = _tuple(f())
+    finally:
+        numba.set_num_threads(most)
+    for a, b in zip(one, _tuple(f()), strict=True):
+        assert a.size
+        assert a.tobytes() == b.tobytes()
+
+
+def _tuple(out):
+    return out if isinstance(out, tuple) else (out,)
