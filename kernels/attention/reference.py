@@ -1,0 +1,116 @@
+"""Attention as its definition: the specification that the other implementations are compared with.
+
+forward, per query i; j runs over the keys that i sees:
+
+    s_ij  = scale * q_i . k_j + bias_ij
+    lse_i = log sum_j exp(s_ij)
+    p_ij  = exp(s_ij - lse_i)
+    out_i = sum_j p_ij v_j
+
+backward, from dout, in matrices:
+
+    dV = P^T dOut
+    dP = dOut V^T
+    dS = P * (dP - delta)       delta_i = sum_j p_ij dp_ij = dout_i . out_i     (the softmax's Jacobian)
+    dQ = scale dS K
+    dK = scale dS^T Q
+
+The whole (T, S) array of scores is in memory here; the other implementations never hold it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import array_module
+
+
+def attention_forward(
+    q: Any, k: Any, v: Any, bias: Any, *, causal: bool, offset: int, window: int | None, scale: float
+) -> tuple[Any, Any]:
+    """See `kernels.attention`, which checks the arguments. (out (B, H, T, D), lse (B, H, T))."""
+    xp = array_module(q)
+    k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, D)
+    s, seen = _scores(q, k, bias, causal, offset, window, scale)  # (B, H, T, S)
+    top = s.max(axis=-1, keepdims=True)  # (B, H, T, 1): the largest exponent becomes exp(0)
+    top = xp.where(top == -xp.inf, 0, top).astype(q.dtype)
+    p = xp.exp(s - top)  # (B, H, T, S), not yet divided
+    total = p.sum(axis=-1, keepdims=True)  # (B, H, T, 1); 0 where nothing is seen
+    none = total == 0
+    total = xp.where(none, 1, total).astype(q.dtype)
+    out = _product(p / total, v, seen)  # (B, H, T, D)
+    lse = xp.where(none, -xp.inf, top + xp.log(total)).astype(q.dtype)
+    return out, lse[..., 0]
+
+
+def attention_backward(
+    dout: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    lse: Any,
+    bias: Any,
+    *,
+    causal: bool,
+    offset: int,
+    window: int | None,
+    scale: float,
+) -> tuple[Any, Any, Any]:
+    """See `kernels.attention`. (dq (B, H, T, D), dk (B, H_kv, S, D), dv (B, H_kv, S, D))."""
+    xp = array_module(q)
+    shared = k.shape  # (B, H_kv, S, D)
+    k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, D)
+    s, seen = _scores(q, k, bias, causal, offset, window, scale)  # (B, H, T, S)
+    p = xp.where(seen, xp.exp(s - xp.where(lse == -xp.inf, 0, lse).astype(q.dtype)[..., None]), 0).astype(q.dtype)
+    delta = (dout * out).sum(axis=-1, keepdims=True)  # (B, H, T, 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # in masked values, which the next line drops
+        dp = dout @ v.swapaxes(-1, -2)  # (B, H, T, S)
+        ds = xp.where(seen, p * (dp - delta), 0).astype(q.dtype)  # (B, H, T, S)
+    dv = _product(p.swapaxes(-1, -2), dout, seen.swapaxes(-1, -2))  # (B, H, S, D)
+    dq = scale * _product(ds, k, seen)  # (B, H, T, D)
+    dk = scale * _product(ds.swapaxes(-1, -2), q, seen.swapaxes(-1, -2))  # (B, H, S, D)
+    return dq, _sum_groups(dk, shared), _sum_groups(dv, shared)
+
+
+def _scores(q: Any, k: Any, bias: Any, causal: bool, offset: int, window: int | None, scale: float) -> tuple[Any, Any]:
+    """Scaled scores, -inf where a query does not see a key, and seen, both (B, H, T, S)."""
+    xp = array_module(q)
+    T, S = q.shape[2], k.shape[2]
+    i, j = xp.arange(T)[:, None], xp.arange(S)[None, :]
+    seen = xp.ones((T, S), dtype=bool)
+    if causal:
+        seen = seen & (j <= i + offset)
+    if window is not None:
+        seen = seen & (j > i + offset - window)
+    with np.errstate(over="ignore", invalid="ignore"):  # in masked keys, dropped below
+        s = scale * (q @ k.swapaxes(-1, -2))  # (B, H, T, S)
+    if bias is not None:
+        seen = seen & (bias if bias.dtype == bool else bias != -xp.inf)  # (B, H, T, S) or smaller
+        if bias.dtype != bool:
+            s = s + xp.where(bias == -xp.inf, 0, bias).astype(q.dtype)
+    seen = xp.broadcast_to(seen, s.shape)
+    return xp.where(seen, s, -xp.inf).astype(q.dtype), seen
+
+
+def _product(weights: Any, x: Any, seen: Any) -> Any:
+    """weights @ x, where NaN and inf in row j of x reach only the results i that see it (0 * NaN would reach all)."""
+    xp = array_module(x)
+    finite = xp.isfinite(x)
+    if finite.all():
+        return weights @ x
+    poisoned = seen.astype(x.dtype) @ (~finite).astype(x.dtype) > 0
+    return xp.where(poisoned, xp.nan, weights @ xp.where(finite, x, 0).astype(x.dtype)).astype(x.dtype)
+
+
+def _repeat(x: Any, q: Any) -> Any:
+    """(B, H_kv, S, D) -> (B, H, S, D): each kv head once per query head that reads it."""
+    return array_module(x).repeat(x, q.shape[1] // x.shape[1], axis=1)
+
+
+def _sum_groups(dx: Any, shape: tuple[int, ...]) -> Any:
+    """(B, H, S, D) -> (B, H_kv, S, D): a shared head gets the sum of its readers' gradients."""
+    B, heads_kv, S, D = shape
+    return dx.reshape(B, heads_kv, -1, S, D).sum(axis=2)
