@@ -1,0 +1,54 @@
+"""Softmax and its logarithm: scores to probabilities along one axis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..device import array_module
+from ..engine import op
+from .elementwise import exp
+
+__all__ = ["log_softmax", "softmax"]
+
+
+@op
+def softmax(x: Any, dim: int = -1) -> Any:
+    """p_i = exp(x_i) / sum_j exp(x_j) along `dim`; shape of x.
+
+    The largest x is subtracted first, so that exp never overflows: nothing changes, it cancels. An entry of -inf gets
+    probability 0; a row of nothing but -inf is 0/0 and gives NaN, as in PyTorch.
+
+    >>> import numpy as np
+    >>> softmax(np.array([1e4, 1e4, 0.0]))
+    array([0.5, 0.5, 0. ])
+    """
+    if x.size == 0:
+        return x.copy()
+    xp = array_module(x)
+    e = xp.exp(x - x.max(axis=dim, keepdims=True))
+    return e / e.sum(axis=dim, keepdims=True)
+
+
+@softmax.vjp
+def _(dout, out, dim):  # the Jacobian is diag(p) - p p^T
+    return out * (dout - (dout * out).sum(axis=dim, keepdims=True))
+
+
+@op
+def log_softmax(x: Any, dim: int = -1) -> Any:
+    """log p_i = x_i - log sum_j exp(x_j) along `dim`; shape of x. Exact where softmax itself would round to 0.
+
+    >>> import numpy as np
+    >>> log_softmax(np.array([1e4, 0.0]))
+    array([     0., -10000.])
+    """
+    if x.size == 0:
+        return x.copy()
+    xp = array_module(x)
+    z = x - x.max(axis=dim, keepdims=True)
+    return z - xp.log(xp.exp(z).sum(axis=dim, keepdims=True))
+
+
+@log_softmax.vjp
+def _(dout, out, dim):
+    return dout - exp(out) * dout.sum(axis=dim, keepdims=True)
