@@ -1,0 +1,142 @@
+"""What all optimizers share: parameter groups, state, the walk over parameters that have a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..device import array_module, is_array, to_device, to_numpy
+from ..errors import nearest
+from ..tensor import Tensor
+from ..writes import mark_written
+
+
+class Optimizer:
+    """Base class: a subclass gives `defaults` and writes `update(param, grad, state, group)`.
+
+    params    Parameters, or dicts {"params": Parameters, setting: value, ...}: groups with settings of their own
+    defaults  {setting: value}, for what a group does not say
+
+    `param_groups` is the list of groups, each a dict with "params" and every setting; a schedule changes "lr" there.
+    ValueError for no parameters, for one that is given twice, for a tensor that an op made.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        if isinstance(params, (Tensor, dict)):
+            raise TypeError(f"params must be a list of Parameters or of groups; got one {type(params).__name__}: [it]")
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        groups = list(params)
+        if not groups:
+            raise ValueError("no parameters to optimize: the list is empty (a generator can be used only once)")
+        for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add {"params": Parameters, setting: value, ...}; "name" is free for a name."""
+        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        if not params:
+            raise ValueError(f"group {len(self.param_groups)} has no parameters (a generator can be used only once)")
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for i, p in enumerate(params):
+            if not isinstance(p, Tensor):
+                hint = ": pass parameters(), not named_parameters()" if isinstance(p, tuple) else ""
+                raise TypeError(f"parameter {i} is a {type(p).__name__}, expected a Parameter{hint}")
+            if not p.is_leaf:
+                raise ValueError(f"parameter {i} (shape {p.shape}) was made by an op: only leaves can be optimized")
+            if id(p) in known:
+                raise ValueError(f"parameter {i} (shape {p.shape}) is given twice: its steps would be taken twice")
+            known.add(id(p))
+        for key in group:
+            if key not in self.defaults and key not in ("params", "name"):
+                allowed = f"{type(self).__name__} has {', '.join(self.defaults)}"
+                raise ValueError(f"no setting {key!r}; {allowed}.{nearest(key, self.defaults)}")
+        full = {**self.defaults, **group, "params": params}
+        self.check(full)
+        self.param_groups.append(full)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise ValueError for settings that cannot be."""
+        for key in ("lr", "eps", "weight_decay", "momentum"):
+            if key in group and not group[key] >= 0:
+                raise ValueError(f"{type(self).__name__}: {key} must be 0 or more; got {group[key]}")
+
+    def update(self, param: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Write the step into the array `param`. `state` starts empty and is this parameter's own."""
+        raise NotImplementedError(f"{type(self).__name__} has no update(): write one, it is the formula")
+
+    def step(self) -> None:
+        """One step for every parameter that has a gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.shape != p.shape:
+                    raise ValueError(f"{type(self).__name__}: a parameter of shape {p.shape} has grad {p.grad.shape}")
+                self.update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
+                mark_written(p.data)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients (or fill them with zeros)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {index: {name: NumPy array or number}}, "param_groups": [{"params": indices, setting: value}]}.
+
+        Parameters are numbered in the order of the groups, as in PyTorch. Arrays are copies in main memory.
+        """
+        index = {id(p): i for i, p in enumerate(self._parameters())}
+        state = {
+            index[id(p)]: {k: to_numpy(v).copy() if is_array(v) else v for k, v in values.items()}
+            for p, values in self.state.items()
+        }
+        groups = [{**g, "params": [index[id(p)] for p in g["params"]]} for g in self.param_groups]
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`: state and settings. ValueError, and nothing changed, where it does not fit."""
+        groups, parameters = state_dict["param_groups"], self._parameters()
+        sizes = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"load_state_dict: given groups of {sizes[0]} parameters, this optimizer has {sizes[1]}")
+        ours = dict(zip((i for g in groups for i in g["params"]), parameters))
+        state = {}
+        for key, values in state_dict["state"].items():
+            p = ours[int(key)]  # JSON makes strings of the indices
+            for name, value in values.items():
+                if is_array(value) and value.ndim and value.shape != p.shape:
+                    raise ValueError(
+                        f"load_state_dict: {name!r} of parameter {key} has shape {value.shape}, the parameter {p.shape}"
+                    )
+            state[p] = {name: _like(value, p) for name, value in values.items()}
+        self.state = state
+        for ours_, given in zip(self.param_groups, groups):
+            settings = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "params"}
+            ours_.update(settings)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for g in self.param_groups for p in g["params"]]
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}("]
+        for i, group in enumerate(self.param_groups):
+            settings = ", ".join(f"{k}={v}" for k, v in group.items() if k != "params")
+            lines.append(f"  group {i}: {len(group['params'])} parameters, {settings}")
+        return "\n".join([*lines, ")"])
+
+
+def zeros_like(param: Any) -> Any:
+    """Zeros in the array's shape, dtype and device: how most state starts."""
+    return array_module(param).zeros(param.shape, param.dtype)
+
+
+def _like(value: Any, p: Tensor) -> Any:
+    """A copy of an array in the parameter's dtype and on its device; anything else as it is."""
+    if not is_array(value):
+        return value.item() if isinstance(value, np.generic) else value
+    return to_device(to_numpy(value).astype(p.dtype, copy=True), p.device)
