@@ -10,6 +10,9 @@ tensor([2., 4., 6.])
 Where to read: engine.py (all of autograd), ops/ (each op with its gradient), nn/, models/, and the package `kernels` beside this one.
 """
 
+import importlib
+from typing import Any
+
 import kernels as _kernels
 
 if getattr(_kernels, "PACKAGE", None) != "minillm-kernels":
@@ -23,7 +26,7 @@ from .anomaly import AnomalyError, detect_anomaly
 from .checkpoint import checkpoint
 from .creation import *
 from .engine import op
-from .errors import DeviceError, GraphError
+from .errors import DeviceError, GraphError, nearest
 from .functional import *
 from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .recording import enable_grad, is_grad_enabled, no_grad
@@ -32,3 +35,12 @@ from .transforms import grad, gradients, hessian, hvp, jacobian, jvp, value_and_
 from .writes import mark_written
 
 __version__ = "0.1.0"
+
+_LATER = ("baselines", "data", "explain", "models", "nn", "optim", "recipes", "testing", "text", "training")
+
+
+def __getattr__(name: str) -> Any:
+    """minillm.nn, minillm.optim and the like load when first used, so that `import minillm` stays quick."""
+    if name in _LATER:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module 'minillm' has no attribute {name!r}.{nearest(name, [*globals(), *_LATER])}")

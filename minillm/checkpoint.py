@@ -7,6 +7,7 @@ from typing import Any
 
 from . import engine, random, writes
 from .engine import Node, op
+from .recording import enable_grad, is_grad_enabled
 from .tensor import Tensor
 
 
@@ -34,7 +35,7 @@ def checkpoint(function: Callable[..., Tensor], *args: Any) -> Tensor:
     >>> minillm.checkpoint(lambda t: (t * t).exp(), x).sum().backward(); x.grad
     tensor([0.    , 5.4366])
     """
-    if not engine.is_grad_enabled():
+    if not is_grad_enabled():
         return function(*args)
     state = random.get_rng_state()
     start = next(writes.clock)
@@ -43,7 +44,7 @@ def checkpoint(function: Callable[..., Tensor], *args: Any) -> Tensor:
         now = random.get_rng_state()
         random.set_rng_state(state)
         try:
-            with engine.enable_grad():
+            with enable_grad():
                 return function(*args)
         finally:
             random.set_rng_state(now)

@@ -11,7 +11,7 @@ An op is a function on arrays with its vector-Jacobian product beside it:
         return dout * y, dout * x
 
 The rule's argument names say what the graph keeps alive: inputs, `out`, settings, extras that the forward returned
-(`return out, dict(mean=mean)`), or `needs_grad` (a bool per argument). Nothing else is kept.
+(`return out, dict(mean=mean)`), or `needs_grad` (per argument, something true if it needs one). Nothing else is kept.
 
 A rule runs on raw arrays in an ordinary backward pass, and on Tensors under `create_graph=True`: the same source
 gives derivatives of any order. A fused op names a `composite`, its readable twin, which is differentiated instead there.
@@ -27,7 +27,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any, Protocol
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from kernels.arrays import is_array
@@ -65,16 +66,6 @@ def leaf_node(tensor: Tensor) -> Node:
 # ------------------------------------------------------------------------------------------------ ops
 
 
-class Op(Protocol):
-    """A function on arrays and Tensors; `.vjp` registers its gradient rule."""
-
-    __name__: str
-    vjp: Callable[[Callable], Callable]
-    names: list[str]
-
-    def __call__(self, *args: Any, **settings: Any) -> Any: ...
-
-
 def op(
     forward: Callable | None = None,
     *,
@@ -106,6 +97,7 @@ def op(
     signature = Arguments(forward)
     names, variadic = signature.names, signature.variadic
     count = -1 if variadic else len(names)  # -1: always through bind
+    pick: Callable | None = None  # takes what the rule needs out of (*arrays, out, needs_grad), where that suffices
 
     def call(*args: Any, **settings: Any) -> Any:
         if settings or len(args) != count:
@@ -115,62 +107,68 @@ def op(
         lifted = recorded = mixed = False
         dtype = None
         for a in args:
-            node = None
             if isinstance(a, Tensor):
                 lifted, node, a = True, a.node, a.data
                 if node is not None:
                     recorded = True
                 if dtype is not a.dtype:
                     mixed, dtype = dtype is not None, a.dtype
-            elif isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
-                a = a.item()
-            elif broadcasting and is_array(a):
-                mixed = True
+            else:
+                node = None
+                if broadcasting and is_array(a):
+                    mixed = True
+                elif isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
+                    a = a.item()
             arrays.append(a)
             parents.append(node)
         if not lifted:
             return _split(forward(*args, **settings), outputs)[0]
+        extras: dict[str, Any] | None = None
         try:
             if mixed and broadcasting:
                 arrays = promote(arrays)
-            out, extras = _split(forward(*arrays, **settings), outputs)
+            out = forward(*arrays, **settings)
+            if type(out) is tuple:
+                out, extras = _split(out, outputs)
         except Exception as error:
             raise errors.explain(call, args, settings, error) from error
         if isinstance(out, np.generic):
             out = np.asarray(out)
         node = None
         if recorded and differentiable and state.recording:
+            if pick is not None:
+                saved = pick((*arrays, out, parents))
+            else:
+                saved = save(arrays, settings, out, extras, parents)
             like = out if outputs == 1 else out[0]
-            node = Node(call, save(arrays, settings, out, extras, parents), parents, like.shape, like.dtype)
+            node = Node(call, saved, parents, like.shape, like.dtype)
         if monitor is not None:
             monitor.forward(call, arrays, out, node)
         if outputs == 1:
             return wrap(out, node)
         return tuple([wrap(o, Node(part, i, (node,), o.shape, o.dtype) if node else None) for i, o in enumerate(out)])
 
-    def save(arrays: list, settings: dict, out: Any, extras: dict, parents: list) -> tuple:
+    def save(arrays: list, settings: dict, out: Any, extras: dict | None, parents: list) -> tuple:
         if call.needs is None:
             raise errors.no_rule(call)
-        if call.places is not None:  # inputs, settings and out only: by position
-            values = (*arrays, out)
-            kept = tuple([values[i] for i in call.places])
-        else:
-            named = {"out": out, "needs_grad": tuple([p is not None for p in parents]), **settings, **extras}
-            named.update({variadic: tuple(arrays)} if variadic else zip(names, arrays))
-            kept = tuple([named[n] for n in call.needs])
+        named = {"out": out, "needs_grad": parents, **settings, **(extras or {})}
+        named.update({variadic: tuple(arrays)} if variadic else zip(names, arrays))
+        kept = tuple([named[n] for n in call.needs])
         return kept if composite is None else (*kept, *arrays)
 
     def vjp(rule: Callable) -> Callable:
         """Register `rule(dout, *what it needs)`: a gradient for each input in order, or one array for one input."""
+        nonlocal pick
         call.rule, call.needs = rule, list(inspect.signature(rule).parameters)[1:]
         call.keep = None if composite is None else len(call.needs)
-        order = [*names, "out"]
-        if not variadic and set(call.needs) <= set(order):
-            call.places = [order.index(n) for n in call.needs]
+        places = {name: i for i, name in enumerate([*names, "out", "needs_grad"])}
+        if variadic is None and composite is None and all(n in places for n in call.needs):
+            wanted = [places[n] for n in call.needs]
+            pick = itemgetter(*wanted) if len(wanted) > 1 else lambda values: tuple([values[i] for i in wanted])
         return rule
 
     wraps(forward)(call)
-    call.vjp, call.rule, call.needs, call.places = vjp, None, None, None  # type: ignore[attr-defined]
+    call.vjp, call.rule, call.needs = vjp, None, None  # type: ignore[attr-defined]
     call.names, call.variadic, call.composite = names, variadic, composite  # type: ignore[attr-defined]
     call.broadcasting, call.outputs, call.forward = broadcasting, outputs, forward  # type: ignore[attr-defined]
     return call
@@ -250,6 +248,8 @@ def gradients(
         node = heappop(heap)[1]
         g = grads.pop(node)
         op = node.op
+        if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
+            g = np.asarray(g)
         if node.hooks:
             g = _run_hooks(node, g, create_graph)
         if op is None or (targets is not None and node in targets):
@@ -284,8 +284,11 @@ def gradients(
                 pg = unbroadcast(pg, parent.shape)
             if pg.dtype != parent.dtype:
                 pg = pg.astype(parent.dtype)
-            if parent in grads or (parent.op is not None and targets is None):
+            if parent in grads:
                 add(parent, pg, fresh=True)
+            elif targets is None and parent.op is not None:  # as add() would, without the call
+                grads[parent] = pg
+                heappush(heap, (-parent.order, parent))
             else:
                 add(parent, pg, _is_fresh(pg, g, node.saved, rule_grads))
         if not retain_graph and not create_graph:
