@@ -1,0 +1,34 @@
+"""What every model's file uses: activations by name, and a config from a dictionary."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from .. import nn
+from ..errors import nearest
+
+_ACTIVATIONS = {
+    "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid, "softplus": nn.Softplus, "identity": nn.Identity,
+}  # fmt: skip
+
+C = TypeVar("C")
+
+
+def activation_layer(name: str) -> nn.Module:
+    """The activation module of that name; "identity" for none."""
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"no activation {name!r}: choose one of {', '.join(_ACTIVATIONS)}.{nearest(name, _ACTIVATIONS)}")
+    return _ACTIVATIONS[name]()
+
+
+def from_dict(cls: type[C], config: C | dict[str, Any]) -> C:
+    """A config dataclass from a dictionary (as read from config.json), with a clear error for names it does not have."""
+    if isinstance(config, cls):
+        return config
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in config:  # type: ignore[union-attr]
+        if key not in names:
+            raise ValueError(f"{cls.__name__} has no setting {key!r}; it has {', '.join(names)}.{nearest(key, names)}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})  # type: ignore[union-attr]
