@@ -23,14 +23,17 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
     >>> tensor([[1, 2], [3, 4]]).dtype
     dtype('int64')
     """
-    t = Tensor(data.data if isinstance(data, Tensor) else data)
-    t = t.to(device=device, dtype=dtype)
     shared = is_array(data) or isinstance(data, Tensor)
+    if dtype is not None and not shared:
+        data = np.asarray(data, dtype)  # not by way of float32
+    t = Tensor(data).to(device=device, dtype=dtype)
     return Tensor(t.data.copy() if shared else t.data, requires_grad=requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor:
     """A tensor that shares `data`'s memory where it can."""
+    if not isinstance(data, Tensor) and not is_array(data):
+        return tensor(data, dtype, device)
     return (data if isinstance(data, Tensor) else Tensor(data)).to(device=device, dtype=dtype)
 
 

@@ -14,16 +14,15 @@ The rule's argument names say what the graph keeps alive: inputs, `out`, setting
 (`return out, dict(mean=mean)`), or `needs_grad` (per argument, something true if it needs one). Nothing else is kept.
 
 A rule runs on raw arrays in an ordinary backward pass, and on Tensors under `create_graph=True`: the same source
-gives derivatives of any order. A fused op names a `composite`, its readable twin, which is differentiated instead there.
+gives derivatives of any order. A fused op names a `composite`, its readable twin, differentiated in its place there.
 
-The graph: `Node` -> `Node`, one a call; a Tensor points to the node that made it, a leaf to a node of its own.
-Creation order is a topological order, so the walk is a heap of nodes, newest first: no recursion, each node once.
+The graph: `Node` -> `Node`, one a call; a Tensor points to the node that made it, a leaf to a node of its own. Creation
+order is a topological order, so the walk is a heap of nodes, newest first: no recursion, each node once.
 """
 
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from heapq import heappop, heappush
@@ -31,6 +30,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from kernels.arrays import is_array
 
 from . import errors, writes
@@ -50,17 +50,13 @@ class Node:
     """One recorded call, or a leaf (op None). Shape and dtype are those of its output and so of its gradient."""
 
     __slots__ = ("dtype", "hooks", "leaf", "op", "order", "parents", "saved", "shape", "where")
+    hooks: Any  # {key: hook} on its gradient
+    leaf: Any  # weak reference to the leaf tensor: a tensor and its node must not keep each other alive
 
     def __init__(self, op: Any, saved: Any, parents: Sequence[Node | None], shape: tuple, dtype: Any):
         self.op, self.saved, self.parents, self.shape, self.dtype = op, saved, parents, shape, dtype
         self.order = next(writes.clock)
-        self.hooks = self.leaf = self.where = None
-
-
-def leaf_node(tensor: Tensor) -> Node:
-    node = Node(None, None, (), tensor.data.shape, tensor.data.dtype)
-    node.leaf = weakref.ref(tensor)  # weak: a tensor and its node must not keep each other alive
-    return node
+        self.hooks = self.leaf = self.where = None  # where: file:line of the call, in anomaly mode
 
 
 # ------------------------------------------------------------------------------------------------ ops
@@ -93,13 +89,14 @@ def op(
     tensor([ 3., 12.])
     """
     if forward is None:
-        return partial(op, broadcasting=broadcasting, composite=composite, outputs=outputs, differentiable=differentiable)
+        settings: dict[str, Any] = {"composite": composite, "outputs": outputs, "differentiable": differentiable}
+        return partial(op, broadcasting=broadcasting, **settings)
     signature = Arguments(forward)
     names, variadic = signature.names, signature.variadic
     count = -1 if variadic else len(names)  # -1: always through bind
     pick: Callable | None = None  # takes what the rule needs out of (*arrays, out, needs_grad), where that suffices
 
-    def call(*args: Any, **settings: Any) -> Any:
+    def run(*args: Any, **settings: Any) -> Any:
         if settings or len(args) != count:
             args, settings = signature.bind(args, settings)
         arrays: list[Any] = []
@@ -112,7 +109,7 @@ def op(
                 if node is not None:
                     recorded = True
                 if dtype is not a.dtype:
-                    mixed, dtype = dtype is not None, a.dtype
+                    mixed, dtype = mixed or dtype is not None, a.dtype
             else:
                 node = None
                 if broadcasting and is_array(a):
@@ -167,10 +164,10 @@ def op(
             pick = itemgetter(*wanted) if len(wanted) > 1 else lambda values: tuple([values[i] for i in wanted])
         return rule
 
-    wraps(forward)(call)
-    call.vjp, call.rule, call.needs = vjp, None, None  # type: ignore[attr-defined]
-    call.names, call.variadic, call.composite = names, variadic, composite  # type: ignore[attr-defined]
-    call.broadcasting, call.outputs, call.forward = broadcasting, outputs, forward  # type: ignore[attr-defined]
+    call: Any = wraps(forward)(run)
+    call.vjp, call.rule, call.needs = vjp, None, None
+    call.names, call.variadic, call.composite = names, variadic, composite
+    call.broadcasting, call.outputs, call.forward = broadcasting, outputs, forward
     return call
 
 
@@ -223,6 +220,9 @@ def gradients(
 
     Gradients are arrays; Tensors tied to the graph under create_graph. No two of the returned ones share memory.
     """
+    if create_graph and not state.recording:
+        with enable_grad():
+            return gradients(outputs, cotangents, targets, stop=stop, retain_graph=retain_graph, create_graph=True)
     grads: dict[Node, Any] = {}
     owned: set[Node] = set()  # their gradient is an array that this walk made: safe to add into
     heap: list[tuple[int, Node]] = []
@@ -232,7 +232,7 @@ def gradients(
     def add(node: Node, g: Any, fresh: bool) -> None:
         if node not in grads:
             if not fresh and (node in targets if targets is not None else node.op is None):
-                g = g.copy() if not create_graph else g
+                g = g.clone() if create_graph else g.copy()
                 owned.add(node)
             grads[node] = g
             heappush(heap, (-node.order, node))
@@ -255,10 +255,10 @@ def gradients(
         if op is None or (targets is not None and node in targets):
             if targets is None or node in targets:
                 found[node] = g
-            if op is None or stop:
+            if op is None or stop or node.order == oldest:
                 continue
         if op is part:  # one output of several: wait in the op's node for the others
-            owner = node.parents[0]
+            owner: Any = node.parents[0]
             if owner not in grads:
                 grads[owner] = [None] * owner.op.outputs
                 heappush(heap, (-owner.order, owner))
@@ -298,12 +298,8 @@ def gradients(
 
 def _is_fresh(pg: Any, dout: Any, saved: tuple, siblings: Sequence) -> bool:
     """No one else holds this array: it is not a view, the cotangent, a saved array or another input's gradient."""
-    return (
-        getattr(pg, "base", pg) is None
-        and pg is not dout
-        and not any(pg is s for s in saved)
-        and sum(pg is s for s in siblings) <= 1
-    )
+    held = [dout, *saved, *(t for s in saved if type(s) is tuple for t in s)]
+    return getattr(pg, "base", pg) is None and not any(pg is h for h in held) and sum(pg is s for s in siblings) <= 1
 
 
 def unbroadcast(g: Any, shape: tuple) -> Any:
@@ -316,33 +312,33 @@ def unbroadcast(g: Any, shape: tuple) -> Any:
 def _lifted_rule(node: Node, g: Any) -> Sequence[Any]:
     """The rule on Tensors tied back into the graph: what create_graph runs."""
     op, parents = node.op, node.parents
-    with enable_grad():
-        if op.composite is not None:
-            arrays = node.saved[len(op.needs) :]
-            inputs = [a if p is None else identity(wrap(a, p)) for a, p in zip(arrays, parents)]  # attention(x, x, x): 3 nodes
-            outs = op.composite(*inputs)
-            pairs = [(outs.node, g)] if op.outputs == 1 else [(o.node, d) for o, d in zip(outs, g) if d is not None]
-            pairs = [(n, d) for n, d in pairs if n is not None]
-            nodes = [t.node if p is not None else None for t, p in zip(inputs, parents)]
-            targets = {n for n in nodes if n is not None}
-            got = gradients([n for n, _ in pairs], [d for _, d in pairs], targets, stop=True, create_graph=True)
-            return [None if n is None else got.get(n) for n in nodes]
-        made_by = {"out": node, **({op.variadic: parents} if op.variadic else dict(zip(op.names, parents)))}
-        lifted = []
-        for name, value in zip(op.needs, node.saved):
-            source = made_by.get(name)
-            if isinstance(source, Node):
-                value = wrap(value, source)
-            elif name == op.variadic:
-                value = tuple([v if p is None else wrap(v, p) for v, p in zip(value, source or ())])
-            elif name not in made_by and is_array(value) and value.dtype.kind in "fc":
-                raise errors.no_composite(op, name)
-            lifted.append(value)
-        return op.rule(g, *lifted)
+    if op.composite is not None:
+        arrays = node.saved[len(op.needs) :]
+        # Own nodes for the inputs: attention(x, x, x) has three.
+        inputs = [a if p is None else identity(wrap(a, p)) for a, p in zip(arrays, parents)]
+        outs = op.composite(*inputs)
+        pairs = [(outs.node, g)] if op.outputs == 1 else [(o.node, d) for o, d in zip(outs, g) if d is not None]
+        pairs = [(n, d) for n, d in pairs if n is not None]
+        nodes = [t.node if p is not None else None for t, p in zip(inputs, parents)]
+        targets = {n for n in nodes if n is not None}
+        got = gradients([n for n, _ in pairs], [d for _, d in pairs], targets, stop=True, create_graph=True)
+        return [None if n is None else got.get(n) for n in nodes]
+    made_by = {"out": node, **({op.variadic: parents} if op.variadic else dict(zip(op.names, parents)))}
+    lifted = []
+    for name, value in zip(op.needs, node.saved):
+        source = made_by.get(name)
+        if isinstance(source, Node):
+            value = wrap(value, source)
+        elif name == op.variadic:
+            value = tuple([v if p is None else wrap(v, p) for v, p in zip(value, source or ())])
+        elif name not in made_by and is_array(value) and value.dtype.kind in "fc":
+            raise errors.no_composite(op, name)
+        lifted.append(value)
+    return op.rule(g, *lifted)
 
 
 def _run_hooks(node: Node, g: Any, create_graph: bool) -> Any:
-    for hook in tuple(node.hooks.values()):  # type: ignore[union-attr]
+    for hook in tuple(node.hooks.values()):
         new = hook(g if isinstance(g, Tensor) else wrap(g, None))
         if new is not None:
             g = new if create_graph or not isinstance(new, Tensor) else new.data

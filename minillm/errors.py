@@ -25,7 +25,7 @@ def describe(x: Any) -> str:
     """
     from .device import device_of
 
-    data = getattr(x, "data", None) if not is_array(x) else x
+    data: Any = getattr(x, "data", None) if not is_array(x) else x
     if is_array(data):
         return f"{data.dtype} {tuple(data.shape)} on {device_of(data)}"
     text = repr(x)

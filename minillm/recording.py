@@ -16,7 +16,8 @@ state = _State()
 
 class _Recording(ContextDecorator):
     def __init__(self, on: bool):
-        self.on, self.before = on, []  # a stack: a decorated function may call itself
+        self.on = on
+        self.before: list[bool] = []  # a stack: the same object may be entered again inside itself
 
     def __enter__(self) -> None:
         self.before.append(state.recording)
@@ -24,6 +25,10 @@ class _Recording(ContextDecorator):
 
     def __exit__(self, *_: Any) -> None:
         state.recording = self.before.pop()
+
+
+    def _recreate_cm(self) -> Any:
+        return type(self)()  # type: ignore[call-arg]  # a decorated function: a block of its own for each call and thread
 
 
 class no_grad(_Recording):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,7 +70,8 @@ class Tensor:
         elif self.node is None:
             if not is_floating(self.dtype):
                 raise TypeError(f"only floating tensors can require grad; this one is {self.dtype}: convert with x.float()")
-            self.node = engine.leaf_node(self)
+            self.node = Node(None, None, (), self.data.shape, self.data.dtype)
+            self.node.leaf = weakref.ref(self)
 
     def requires_grad_(self, value: bool = True) -> Tensor:
         """Set requires_grad; returns itself."""
@@ -184,7 +186,7 @@ class Tensor:
         if not self.is_leaf:
 
             def keep(g: Tensor) -> None:
-                self.grad = g if self.grad is None else self.grad + g
+                self.grad = g.clone() if self.grad is None else self.grad + g
 
             self.register_hook(keep)
 
@@ -293,16 +295,16 @@ class Tensor:
             return out_of_place(self, other)
         return in_place(self, other)
 
-    def __iadd__(self, other: Any) -> Tensor:
+    def __iadd__(self, other: Any) -> Tensor:  # type: ignore[misc]
         return self._augmented("x += y", other, Tensor.add_, ops.add)
 
-    def __isub__(self, other: Any) -> Tensor:
+    def __isub__(self, other: Any) -> Tensor:  # type: ignore[misc]
         return self._augmented("x -= y", other, Tensor.sub_, ops.sub)
 
-    def __imul__(self, other: Any) -> Tensor:
+    def __imul__(self, other: Any) -> Tensor:  # type: ignore[misc]
         return self._augmented("x *= y", other, Tensor.mul_, ops.mul)
 
-    def __itruediv__(self, other: Any) -> Tensor:
+    def __itruediv__(self, other: Any) -> Tensor:  # type: ignore[misc]
         return self._augmented("x /= y", other, Tensor.div_, ops.div)
 
     # ------------------------------------------------------------------------------------------ operators

@@ -13,19 +13,26 @@ Arguments may be Tensors, arrays, numbers, or (nested) lists, tuples and dicts o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import engine, ops
+from .creation import zeros_like
 from .errors import GraphError
 from .recording import enable_grad
 from .tensor import Tensor
 
 __all__ = ["grad", "gradients", "hessian", "hvp", "jacobian", "jvp", "value_and_grad", "vjp"]
 
-_depth = 0  # how many transforms are running: inside another one, gradients are recorded themselves
+
+class _Running(threading.local):
+    depth = 0  # how many transforms are running: inside another one, gradients are recorded themselves
+
+
+_now = _Running()
 
 
 def gradients(
@@ -71,9 +78,8 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
 
     function must return a scalar; with has_aux a pair (scalar, anything).
 
-    >>> import minillm
-    >>> value_and_grad(lambda x: (x * x).sum())([1.0, 2.0])
-    (tensor(5.), [tensor(2.), tensor(4.)])
+    >>> value_and_grad(lambda x: (x * x).sum())(Tensor([1.0, 2.0]))
+    (tensor(5.), tensor([2., 4.]))
     """
 
     def wrapped(*args: Any, **settings: Any) -> Any:
@@ -119,8 +125,11 @@ def vjp(function: Callable, *primals: Any) -> tuple[Any, Callable]:
     outs = list(out) if isinstance(out, tuple) else [out]
 
     def pull(*cotangents: Any) -> Any:
+        seeds = list(cotangents) or [None] * len(outs)
+        if len(seeds) != len(outs):
+            raise ValueError(f"vjp: the function has {len(outs)} outputs but {len(seeds)} cotangents were given")
         with _running() as create_graph:
-            got = _gradients_or_zeros(outs, list(cotangents), inputs, create_graph, retain_graph=True)
+            got = _gradients_or_zeros(outs, seeds, inputs, create_graph, retain_graph=True)
         return got[0] if len(inputs) == 1 else tuple(got)
 
     return out, pull
@@ -138,7 +147,7 @@ def jvp(function: Callable, primals: Any, tangents: Any) -> tuple[Any, Any]:
         inputs = [_own_node(p) for p in ps]
         out = function(*inputs)
         outs = list(out) if isinstance(out, tuple) else [out]
-        dummies = [_own_node(ops.mul(o.detach(), 0.0)) for o in outs]
+        dummies = [_own_node(zeros_like(o)) for o in outs]
         rows = _gradients_or_zeros(outs, dummies, inputs, create_graph=True)
         tangent_outs = _gradients_or_zeros(rows, ts, dummies, create_graph)
     if not create_graph:
@@ -196,15 +205,13 @@ class _running:
     """A transform is running. Gives create_graph: whether it runs inside another one, which will differentiate it."""
 
     def __enter__(self) -> bool:
-        global _depth
-        _depth += 1
+        _now.depth += 1
         self.recording = enable_grad()
         self.recording.__enter__()
-        return _depth > 1
+        return _now.depth > 1
 
     def __exit__(self, *error: Any) -> None:
-        global _depth
-        _depth -= 1
+        _now.depth -= 1
         self.recording.__exit__(*error)
 
 
@@ -228,7 +235,7 @@ def _gradients_or_zeros(
         seeds = [s for _, s in pairs]
         kept = seeds if any(s is not None for s in seeds) else None
         got = gradients([o for o, _ in pairs], inputs, kept, retain_graph, create_graph, allow_unused=True)
-    return [ops.mul(t.detach(), 0.0) if g is None else g for t, g in zip(inputs, got)]
+    return [zeros_like(t) if g is None else g for t, g in zip(inputs, got)]
 
 
 def _as_list(x: Any) -> list:
@@ -239,7 +246,8 @@ def _map(function: Callable, tree: Any) -> Any:
     if isinstance(tree, dict):
         return {k: _map(function, v) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(function, v) for v in tree)
+        parts = [_map(function, v) for v in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)  # a named tuple takes them one by one
     return function(tree)
 
 

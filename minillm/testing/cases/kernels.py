@@ -1,0 +1,133 @@
+"""The kernel pairs themselves, each implementation that this machine runs on NumPy arrays: forward against backward.
+
+First derivatives only: a kernel's backward is raw array code; second ones go through the op's composite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import kernels
+from kernels.arrays import array_module
+
+from ...engine import op
+from .case import Case, Draw, case, normal
+
+_WEIGHT = np.array([0.5, 1.0, 2.0])
+_TARGETS = np.array([2, 0, -100, 1])
+_MASK = np.array([[True, True, False, True], [False, True, True, False], [True, False, True, True]])
+
+
+def _pair(kernel: str, label: str, build: Callable[[str], tuple[Callable, Callable]], *draws: Draw) -> list[Case]:
+    """A row per implementation. build(impl) gives forward(*inputs) and backward(dout, *inputs), both on arrays."""
+    rows = []
+    for impl in kernels.available()[kernel]:
+        if impl == "cuda":
+            continue
+        forward, backward = build(impl)
+        rows.append(
+            case(
+                f"kernels.{kernel}",
+                _as_op(forward, backward),
+                *draws,
+                label=", ".join(filter(None, [impl, label])),
+                orders=(1,),
+            )
+        )
+    return rows
+
+
+def _as_op(forward: Callable, backward: Callable) -> Callable:
+    @op
+    def kernel(*inputs: Any) -> Any:
+        return forward(*inputs)
+
+    @kernel.vjp
+    def _(dout: Any, inputs: tuple) -> list:
+        got = backward(dout, *inputs)
+        return list(got) if isinstance(got, tuple) else [got]
+
+    return kernel
+
+
+def _beside(x: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, their arrays on x's device and their floats in its dtype."""
+    xp = array_module(x)
+    arrays = {
+        k: v.astype(x.dtype) if v.dtype.kind == "f" else v for k, v in settings.items() if isinstance(v, np.ndarray)
+    }
+    return {**settings, **{k: xp.asarray(v) for k, v in arrays.items()}}
+
+
+def _attention(**settings: Any) -> Callable:
+    def build(impl: str) -> tuple[Callable, Callable]:
+        def forward(q, k, v):
+            return kernels.attention_forward(q, k, v, impl=impl, **_beside(q, settings))[0]
+
+        def backward(dout, q, k, v):
+            given = _beside(q, settings)
+            out, lse = kernels.attention_forward(q, k, v, impl=impl, **given)
+            return kernels.attention_backward(dout, q, k, v, out, lse, impl=impl, **given)
+
+        return forward, backward
+
+    return build
+
+
+def _layernorm(impl: str) -> tuple[Callable, Callable]:
+    def backward(dout, x, w, b):
+        _, mean, rstd = kernels.layernorm_forward(x, w, b, impl=impl)
+        return kernels.layernorm_backward(dout, x, w, mean, rstd, impl=impl)
+
+    return lambda x, w, b: kernels.layernorm_forward(x, w, b, impl=impl)[0], backward
+
+
+def _cross_entropy(**settings: Any) -> Callable:
+    def build(impl: str) -> tuple[Callable, Callable]:
+        def forward(z):
+            given = _beside(z, {"targets": _TARGETS, **settings})
+            return kernels.cross_entropy_forward(z, impl=impl, **given)[0]
+
+        def backward(dloss, z):
+            given = _beside(z, {"targets": _TARGETS, **settings})
+            _, lse = kernels.cross_entropy_forward(z, impl=impl, **given)
+            return kernels.cross_entropy_backward(dloss, z, lse=lse, impl=impl, **given)
+
+        return forward, backward
+
+    return build
+
+
+def _gelu(approximate: str) -> Callable:
+    return lambda impl: (
+        lambda x: kernels.gelu_forward(x, approximate, impl=impl),
+        lambda dout, x: kernels.gelu_backward(dout, x, approximate, impl=impl),
+    )
+
+
+def _reparameterize(part: int) -> Callable:
+    return lambda impl: (
+        lambda mean, logvar: kernels.reparameterize_forward(mean, logvar, mean * 0 + 0.7, impl=impl)[part],
+        lambda d, mean, logvar: kernels.reparameterize_backward(
+            None if part else d, d if part else None, mean, logvar, mean * 0 + 0.7, impl=impl
+        ),
+    )
+
+
+_Q, _K, _V = normal(1, 2, 3, 2), normal(1, 1, 4, 2), normal(1, 1, 4, 2)
+
+CASES: list[Case] = [
+    *_pair("attention", "grouped heads", _attention(), _Q, _K, _V),
+    *_pair("attention", "causal, offset, window", _attention(causal=True, offset=1, window=2), _Q, _K, _V),
+    *_pair("attention", "mask, scale", _attention(bias=_MASK, scale=0.9), _Q, _K, _V),
+    *_pair("layernorm", "", _layernorm, normal(3, 5), normal(5), normal(5)),
+    *_pair("cross_entropy", "", _cross_entropy(), normal(4, 3)),
+    *_pair("cross_entropy", "smoothing, weight", _cross_entropy(label_smoothing=0.2, weight=_WEIGHT), normal(4, 3)),
+    *_pair("gelu", "", _gelu("none"), normal(3, 4)),
+    *_pair("gelu", "tanh", _gelu("tanh"), normal(3, 4)),
+    *_pair("reparameterize", "sample", _reparameterize(0), normal(3, 2), normal(3, 2)),
+    *_pair("reparameterize", "KL", _reparameterize(1), normal(3, 2), normal(3, 2)),
+]  # fmt: skip
