@@ -22,6 +22,7 @@ class MeanImage:
         self.mean = x.mean(axis=0)  # (D,)
         # Laplace's rule of succession: a pixel that was always black must not make one grey pixel infinitely costly
         self.probability = (x.sum(axis=0) + 1) / (len(x) + 2)  # (D,)
+        self.variance = max(float(np.mean((x - self.mean) ** 2)), 1e-12)  # one for all pixels
         return self
 
     def mse(self, x: Any) -> float:
@@ -36,6 +37,10 @@ class MeanImage:
     def negative_log_likelihood(self, x: Any) -> float:
         """Nats per image of a Bernoulli distribution for each pixel: `bce` times the number of pixels D."""
         return self.bce(x) * len(self.mean)
+
+    def gaussian_negative_log_likelihood(self, x: Any) -> float:
+        """Nats per image of N(mean, variance), one variance for all pixels: D/2 log(2 pi variance) + |x - mean|^2 / (2 variance)."""
+        return len(self.mean) * 0.5 * (float(np.log(2 * np.pi * self.variance)) + self.mse(x) / self.variance)
 
     def _checked(self, x: Any) -> Any:
         if not hasattr(self, "mean"):

@@ -18,6 +18,7 @@ class PCA:
     No linear autoencoder with K latents has a smaller mean squared error on the data that it was fitted on.
     After `fit`: mean (D,), directions W (D, K), explained_variance (K,) the eigenvalues, and explained_variance_ratio
     (K,) their shares of the total variance. The entry of largest size in each direction is positive: one sign, always.
+    noise_variance is the mean of the other eigenvalues: with it PCA is a density, see `negative_log_likelihood`.
     """
 
     def __init__(self, components: int):
@@ -44,6 +45,7 @@ class PCA:
         self.directions = directions[:, : self.components].astype(x.dtype)  # (D, K)
         self.explained_variance = variance[: self.components]  # (K,)
         total = float(variance.sum())
+        self.noise_variance = max(float(variance[self.components :].mean()) if d > self.components else 0.0, 1e-12)
         self.explained_variance_ratio = self.explained_variance / (total or 1.0)  # constant data: nothing to explain
         return self
 
@@ -59,6 +61,20 @@ class PCA:
         """Mean squared error per feature: mean over the N x D entries of (x - inverse_transform(transform(x)))^2."""
         difference = _matrix(x) - self.inverse_transform(self.transform(x))
         return float(np.mean(difference**2, dtype=np.float64))
+
+    def negative_log_likelihood(self, x: Any) -> float:
+        """-log p(x) of probabilistic PCA, mean over the N rows, in nats: the linear counterpart of a Gaussian VAE.
+
+        x = W z + mean + noise, z ~ N(0, I): p(x) = N(mean, C), where C has the K largest eigenvalues l_k in the
+        principal directions, and in all others their mean s. Source: Tipping & Bishop 1999, Probabilistic PCA.
+
+            -log p(x) = 1/2 [D log 2 pi + sum_k log l_k + (D - K) log s + sum_k z_k^2 / l_k + (|x - mean|^2 - |z|^2) / s]
+        """
+        z = np.asarray(self.transform(x), np.float64)  # (N, K)
+        rest = ((_matrix(x) - self.mean).astype(np.float64) ** 2).sum(1) - (z**2).sum(1)  # (N,)
+        l, s, d = np.maximum(self.explained_variance, self.noise_variance), self.noise_variance, len(self.mean)
+        log_det = np.log(l).sum() + (d - len(l)) * np.log(s)
+        return float(0.5 * (d * np.log(2 * np.pi) + log_det + np.mean((z**2 / l).sum(1) + rest / s)))
 
     def _checked(self, x: Any, like: str, letter: str) -> Any:
         if not hasattr(self, "mean"):

@@ -110,3 +110,22 @@ def test_mean_image_and_entropy_wrong_calls():
     ):
         with pytest.raises(ValueError, match=r"expected|first"):
             call()
+
+
+def test_probabilistic_pca_and_the_mean_image_are_the_densities_they_say():
+    rng = np.random.default_rng(0)
+    x = np.clip(0.5 + 0.1 * rng.standard_normal((200, 6)) @ rng.standard_normal((6, 6)), 0, 1)
+    new = x[:50] * 0.9
+
+    def gaussian(mean, covariance):
+        d = new - mean
+        quadratic = np.einsum("bi,ij,bj->b", d, np.linalg.inv(covariance), d)
+        return 0.5 * (np.mean(quadratic) + np.linalg.slogdet(2 * np.pi * covariance)[1])
+
+    for components in (1, 3, 5):
+        pca = PCA(components).fit(x)
+        W, noise = pca.directions, pca.noise_variance
+        covariance = W @ np.diag(pca.explained_variance - noise) @ W.T + noise * np.eye(6)
+        assert pca.negative_log_likelihood(new) == pytest.approx(gaussian(pca.mean, covariance), rel=1e-9)
+    mean = MeanImage().fit(x)
+    assert mean.gaussian_negative_log_likelihood(new) == pytest.approx(gaussian(mean.mean, mean.variance * np.eye(6)), rel=1e-9)
