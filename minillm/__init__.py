@@ -7,7 +7,8 @@
 >>> x.grad
 tensor([2., 4., 6.])
 
-Where to read: engine.py (all of autograd), ops/ (each op with its gradient), nn/, models/, and the package `kernels` beside this one.
+Where to read: engine.py (all of autograd), ops/ (each op with its gradient), nn/, models/, and the package `kernels`
+beside this one.
 """
 
 import importlib
@@ -17,7 +18,8 @@ import kernels as _kernels
 
 if getattr(_kernels, "PACKAGE", None) != "minillm-kernels":
     raise ImportError(
-        f"minillm needs its own package 'kernels', but Python found another one at {getattr(_kernels, '__file__', '?')}. "
+        "minillm needs its own package 'kernels', but Python found another one at "
+        f"{getattr(_kernels, '__file__', '?')}. "
         "Uninstall that one (pip uninstall kernels) or use a fresh virtual environment, then install minillm again."
     )
 

@@ -4,9 +4,9 @@
         loss = model(x)
         loss.backward()
 
-An op whose output holds a NaN (or an infinity, with check_inf) that none of its inputs held raises at once; so does a gradient rule, and
-the error names the line of the forward call. Arrays that the graph saves are summed, and compared again in backward. All of
-this reads every array once more: for debugging, not for training.
+An op whose output holds a NaN (or an infinity, with check_inf) that none of its inputs held raises at once; so does a
+gradient rule, and the error names the line of the forward call. Checksums of the arrays that the graph saves are
+compared again in backward. All of this reads every array once more: for debugging, not for training.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from . import engine, errors
 from .device import array_module, is_array, to_numpy
-from .errors import GraphError, describe
+from .errors import describe
 
 _PACKAGES = (str(Path(__file__).parent), str(Path(engine.is_array.__code__.co_filename).parent))
 
@@ -70,7 +70,8 @@ class detect_anomaly:
                 names = node.op.names or [node.op.variadic or "input"]
                 name = names[i] if i < len(names) else str(i)
                 raise AnomalyError(
-                    f"the gradient rule of {node.op.__name__} made the first {bad}, for its {name!r} ({describe(g)}); the forward "
+                    f"the gradient rule of {node.op.__name__} made the first {bad}, for its {name!r} ({describe(g)}); "
+                    "the forward "
                     f"was called at {node.where or 'a line before detect_anomaly()'}"
                 )
 

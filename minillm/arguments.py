@@ -1,6 +1,6 @@
-"""An op's arguments: by position or by name, under PyTorch's names or NumPy's (`axis` for `dim`, `keepdims` for `keepdim`).
+"""An op's arguments: by position or by name, under PyTorch's names or NumPy's.
 
-PyTorch's `input` and `other` name the first and the second argument of every op.
+`axis` stands for `dim`, `keepdims` for `keepdim`; PyTorch's `input` and `other` name the first and the second argument.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ F = TypeVar("F", bound=Callable)
 
 
 class Arguments:
-    """The parameters of `function`: `names` in order without the variadic one (`*tensors`), which stands in `variadic`."""
+    """The parameters of `function`: `names` in order without the variadic one (`*tensors`), which stands in
+    `variadic`."""
 
     def __init__(self, function: Callable):
         parameters = inspect.signature(function).parameters.values()
@@ -32,7 +33,8 @@ class Arguments:
         """All arguments, defaults filled in: positional, except that settings beside a variadic argument stay named."""
         if not self.variadic and len(args) > len(self.names):
             raise TypeError(
-                f"{self.function}() takes at most {len(self.names)} arguments ({', '.join(self.names)}); got {len(args)}"
+                f"{self.function}() takes at most {len(self.names)} arguments ({', '.join(self.names)}); got "
+                f"{len(args)}"
             )
         given = {} if self.variadic else dict(zip(self.names, args))
         for key, value in settings.items():
@@ -43,7 +45,9 @@ class Arguments:
         full = {n: given.get(n, default) for n, default in self.defaults.items()}
         missing = [n for n, v in full.items() if v is _MISSING]
         if missing:
-            raise TypeError(f"{self.function}() needs {', '.join(missing)}; its arguments are ({', '.join(self.names)})")
+            raise TypeError(
+                f"{self.function}() needs {', '.join(missing)}; its arguments are ({', '.join(self.names)})"
+            )
         return (args, full) if self.variadic else (tuple(full.values()), {})
 
 

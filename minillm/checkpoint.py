@@ -56,7 +56,9 @@ def checkpoint(function: Callable[..., Tensor], *args: Any) -> Tensor:
     if not boundary:
         return out
     arrays = tuple([a.data for a in args if isinstance(a, Tensor)])
-    return engine.wrap(out.data, Node(_checkpoint, (replay, boundary, arrays), boundary, out.data.shape, out.data.dtype))
+    return engine.wrap(
+        out.data, Node(_checkpoint, (replay, boundary, arrays), boundary, out.data.shape, out.data.dtype)
+    )
 
 
 def _older_than(start: int, node: Node | None) -> list[Node]:

@@ -12,8 +12,8 @@ from .dtypes import DEFAULT
 from .tensor import Tensor, _sizes
 
 __all__ = [
-    "arange", "as_tensor", "empty_like", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "randint", "randn",
-    "randperm", "tensor", "zeros", "zeros_like",
+    "arange", "as_tensor", "empty_like", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "randint",
+    "randn", "randperm", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -95,14 +95,22 @@ def _generator(generator: random.Generator | None) -> random.Generator:
 
 
 def randn(
-    *size: Any, dtype: Any = DEFAULT, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None
+    *size: Any,
+    dtype: Any = DEFAULT,
+    device: str = "cpu",
+    requires_grad: bool = False,
+    generator: random.Generator | None = None,
 ) -> Tensor:
     """Standard normal numbers: the same on every device for the same seed."""
     return Tensor(_generator(generator).normal(_sizes(size), dtype=dtype, device=device), requires_grad=requires_grad)
 
 
 def rand(
-    *size: Any, dtype: Any = DEFAULT, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None
+    *size: Any,
+    dtype: Any = DEFAULT,
+    device: str = "cpu",
+    requires_grad: bool = False,
+    generator: random.Generator | None = None,
 ) -> Tensor:
     """Uniform numbers in [0, 1)."""
     return Tensor(_generator(generator).uniform(_sizes(size), dtype=dtype, device=device), requires_grad=requires_grad)

@@ -1,7 +1,7 @@
 """Where arrays live: "cpu" (NumPy), "cuda" (CuPy), or a device that a test registers.
 
-CuPy is imported only when somebody asks for "cuda" or hands in a CuPy array. A device is an array module (`xp`), a way to
-bring a NumPy array there, and a way back; nothing else in the project knows about devices.
+CuPy is imported only when somebody asks for "cuda" or hands in a CuPy array. A device is an array module (`xp`), a
+way to bring a NumPy array there, and a way back; nothing else in the project knows about devices.
 """
 
 from __future__ import annotations
@@ -11,12 +11,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from kernels.arrays import array_module, is_array
 from kernels.arrays import register as _register_arrays
 
 from .errors import DeviceError
 
-__all__ = ["array_module", "array_module_of", "device_of", "is_array", "is_available", "register", "to_device", "to_numpy"]
+__all__ = [
+    "array_module",
+    "array_module_of",
+    "device_of",
+    "is_array",
+    "is_available",
+    "register",
+    "to_device",
+    "to_numpy",
+]
 
 
 class _Device(NamedTuple):
@@ -46,7 +56,9 @@ def _device(name: str) -> _Device:
 
 def _import_cupy() -> Any:
     if importlib.util.find_spec("cupy") is None:
-        raise DeviceError('device "cuda" needs CuPy, which is not installed: pip install "minillm[cuda13]" (or [cuda12])')
+        raise DeviceError(
+            'device "cuda" needs CuPy, which is not installed: pip install "minillm[cuda13]" (or [cuda12])'
+        )
     import cupy
 
     try:

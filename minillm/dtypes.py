@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from kernels.arrays import is_array
 
 DEFAULT = np.dtype(np.float32)

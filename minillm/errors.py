@@ -38,7 +38,8 @@ def _listing(call: Any, args: tuple) -> str:
 
 
 def explain(call: Any, args: tuple, settings: dict, error: Exception) -> Exception:
-    """The error that a forward raised, with the op's name, its arguments and a hint; of the same class where users catch it."""
+    """The error that a forward raised, with the op's name, its arguments and a hint; of the same class where users
+    catch it."""
     from .device import device_of
 
     arrays = [a.data if hasattr(a, "node") else a for a in args]
@@ -51,9 +52,13 @@ def explain(call: Any, args: tuple, settings: dict, error: Exception) -> Excepti
         )
     hint = ""
     if call.broadcasting and "broadcast" in str(error):
-        hint = "\n  broadcasting aligns shapes from the right, sizes must be equal or 1: reshape or unsqueeze one of them"
+        hint = (
+            "\n  broadcasting aligns shapes from the right, sizes must be equal or 1: reshape or unsqueeze one of them"
+        )
     message = f"{call.__name__}: {error}{listing}{hint}"
-    kind = next((k for k in (IndexError, ValueError, TypeError, NotImplementedError, MemoryError) if isinstance(error, k)), None)
+    kind = next(
+        (k for k in (IndexError, ValueError, TypeError, NotImplementedError, MemoryError) if isinstance(error, k)), None
+    )
     return (kind or RuntimeError)(message)
 
 
@@ -78,30 +83,36 @@ def no_rule(op: Any) -> GraphError:
 
 def freed(node: Any) -> GraphError:
     return GraphError(
-        f"{node.op.__name__} (output {node.dtype} {node.shape}{_made_at(node)}): an earlier backward() through it freed the "
+        f"{node.op.__name__} (output {node.dtype} {node.shape}{_made_at(node)}): an earlier backward() through it "
+        "freed the "
         "arrays it had saved. Pass retain_graph=True to the first backward, or compute the forward again"
     )
 
 
 def written(node: Any, name: str, array: Any) -> GraphError:
     return GraphError(
-        f"{node.op.__name__} saved its {name!r} ({describe(array)}{_made_at(node)}) for the gradient, and it was written in place "
-        "since: the gradient would be wrong. Write to a copy (x.clone()), use an out-of-place op (x = x + 1), or do the write "
+        f"{node.op.__name__} saved its {name!r} ({describe(array)}{_made_at(node)}) for the gradient, and it was "
+        "written in place "
+        "since: the gradient would be wrong. Write to a copy (x.clone()), use an out-of-place op (x = x + 1), or do "
+        "the write "
         "after backward()"
     )
 
 
 def wrong_gradient_shape(node: Any, parent: Any, gradient: Any) -> GraphError:
     return GraphError(
-        f"the gradient rule of {node.op.__name__} returned shape {tuple(gradient.shape)} for an input of shape {parent.shape}. "
-        "A rule returns one gradient per input, in order, each of its input's shape; declare @op(broadcasting=True) if the "
+        f"the gradient rule of {node.op.__name__} returned shape {tuple(gradient.shape)} for an input of shape "
+        f"{parent.shape}. "
+        "A rule returns one gradient per input, in order, each of its input's shape; declare @op(broadcasting=True) if "
+        "the "
         "inputs broadcast"
     )
 
 
 def no_composite(op: Any, name: str) -> GraphError:
     return GraphError(
-        f"{op.__name__} has no second derivative here: its rule uses {name!r}, which the forward computed and the graph does not "
+        f"{op.__name__} has no second derivative here: its rule uses {name!r}, which the forward computed and the "
+        "graph does not "
         "know how to differentiate. Give the op a composite=, the same function written with other ops"
     )
 

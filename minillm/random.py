@@ -1,8 +1,8 @@
 """Counter-based random numbers: one seed gives the same numbers on every device and in any order of threads.
 
-Philox4x32-10 (Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, SC'11) turns a counter and a key into four
-random 32-bit words: random access, no state but the position. A `Generator` is a key and a position; the words that a
-draw uses are known from (seed, position) alone, so a dropout mask need not be stored: it can be made again.
+Philox4x32-10 (Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, SC'11) turns a counter and a key into
+four random 32-bit words: random access, no state but the position. A `Generator` is a key and a position; the words
+that a draw uses are known from (seed, position) alone, so a dropout mask need not be stored: it can be made again.
 
 Uniform numbers and masks are the same bits on NumPy and CuPy. Normal numbers go through log, cos and sin, whose last
 bit may differ between libraries.
@@ -84,13 +84,17 @@ class Generator:
         self.position += (count + 3) // 4
         return at
 
-    def uniform(self, shape: Any = (), low: float = 0.0, high: float = 1.0, dtype: Any = np.float32, device: str = "cpu") -> Any:
+    def uniform(
+        self, shape: Any = (), low: float = 0.0, high: float = 1.0, dtype: Any = np.float32, device: str = "cpu"
+    ) -> Any:
         """Array of uniform numbers in [low, high)."""
         shape, xp = _shape(shape), array_module_of(device)
         u = uniform_at(shape, *self.reserve(math.prod(shape)), dtype=dtype, xp=xp)
         return u if (low, high) == (0.0, 1.0) else u * (high - low) + low
 
-    def normal(self, shape: Any = (), mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32, device: str = "cpu") -> Any:
+    def normal(
+        self, shape: Any = (), mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32, device: str = "cpu"
+    ) -> Any:
         """Array of normal numbers by Box and Muller (1958): sqrt(-2 log u1) cos(2 pi u2), and the sine beside it."""
         shape, xp = _shape(shape), array_module_of(device)
         count = math.prod(shape)

@@ -26,7 +26,6 @@ class _Recording(ContextDecorator):
     def __exit__(self, *_: Any) -> None:
         state.recording = self.before.pop()
 
-
     def _recreate_cm(self) -> Any:
         return type(self)()  # type: ignore[call-arg]  # a decorated function: a block of its own for each call and thread
 

@@ -1,4 +1,4 @@
-"""Tensor: an array, its gradient, and the node of the graph that made it. The methods are the ops under PyTorch's names."""
+"""Tensor: an array, its gradient, and the node of the graph that made it. Its methods are the ops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import engine, errors, ops, writes
-from .device import array_module, device_of, is_array, to_device, to_numpy
+from .device import array_module, device_of, is_array, to_numpy
 from .dtypes import DEFAULT, is_floating
 from .engine import Node
 from .recording import is_grad_enabled
@@ -65,11 +65,15 @@ class Tensor:
     def requires_grad(self, value: bool) -> None:
         if not value:
             if not self.is_leaf:
-                raise errors.GraphError("only a leaf can stop requiring grad: use x.detach() for a constant copy of this one")
+                raise errors.GraphError(
+                    "only a leaf can stop requiring grad: use x.detach() for a constant copy of this one"
+                )
             self.node = None
         elif self.node is None:
             if not is_floating(self.dtype):
-                raise TypeError(f"only floating tensors can require grad; this one is {self.dtype}: convert with x.float()")
+                raise TypeError(
+                    f"only floating tensors can require grad; this one is {self.dtype}: convert with x.float()"
+                )
             self.node = Node(None, None, (), self.data.shape, self.data.dtype)
             self.node.leaf = weakref.ref(self)
 
@@ -117,7 +121,9 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.device != "cpu":
-            raise errors.DeviceError(f"a tensor on {self.device} does not turn into a NumPy array by itself: call .numpy()")
+            raise errors.DeviceError(
+                f"a tensor on {self.device} does not turn into a NumPy array by itself: call .numpy()"
+            )
         return np.array(self.data, dtype=dtype) if copy else np.asarray(self.data, dtype=dtype)
 
     def __dlpack__(self, **settings: Any) -> Any:
@@ -156,7 +162,8 @@ class Tensor:
         """
         if self.node is None:
             raise errors.GraphError(
-                "backward: this tensor does not depend on anything that requires grad. Set requires_grad=True on an input, "
+                "backward: this tensor does not depend on anything that requires grad. Set requires_grad=True on an "
+                "input, "
                 "and check that the forward did not run under no_grad() or through detach()"
             )
         seed = _cotangent(self, gradient, create_graph)
@@ -254,7 +261,9 @@ class Tensor:
     def __setitem__(self, index: Any, value: Any) -> None:
         self._write("x[index] = value")
         if isinstance(value, Tensor) and value.node is not None and is_grad_enabled():
-            raise errors.GraphError("x[index] = value: the gradient would not reach value. Build x with cat, stack or where")
+            raise errors.GraphError(
+                "x[index] = value: the gradient would not reach value. Build x with cat, stack or where"
+            )
         self.data[_index(index)] = value.data if isinstance(value, Tensor) else value
         writes.mark_written(self.data)
 
@@ -434,7 +443,8 @@ def _cotangent(out: Tensor, gradient: Any, create_graph: bool) -> Any:
     if gradient is None:
         if out.data.size != 1:
             raise ValueError(
-                f"backward: the output has shape {out.shape}, not one element: pass gradient= of that shape, or reduce it first "
+                f"backward: the output has shape {out.shape}, not one element: pass gradient= of that shape, or reduce "
+                "it first "
                 "(out.sum().backward())"
             )
         seed = Tensor(xp.ones(out.shape, out.dtype))

@@ -8,7 +8,8 @@
     jacobian(f)(x)          J, shape (*out.shape, *x.shape)          one backward pass an output element
     hessian(f)(x)           H, shape (*x.shape, *x.shape)
 
-Arguments may be Tensors, arrays, numbers, or (nested) lists, tuples and dicts of them; gradients have the same structure.
+Arguments may be Tensors, arrays, numbers, or (nested) lists, tuples and dicts of them; gradients have the same
+structure.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def gradients(
     create_graph: bool = False,
     allow_unused: bool = False,
 ) -> Any:
-    """d(outputs)/d(inputs) of a graph that is already recorded; `.grad` is not touched (PyTorch's `torch.autograd.grad`).
+    """d(outputs)/d(inputs) of a graph that is already recorded; `.grad` is not touched (PyTorch's
+    `torch.autograd.grad`).
 
     outputs, inputs  a Tensor or a sequence of them; several outputs are summed
     grad_outputs     cotangents of the outputs' shapes; may be left out for scalars
@@ -62,13 +64,19 @@ def gradients(
     pairs = [(o.node, _cotangent(o, s, create_graph)) for o, s in zip(outs, seeds) if o.node is not None]
     keep = create_graph if retain_graph is None else retain_graph
     found = engine.gradients(
-        [n for n, _ in pairs], [s for _, s in pairs], {t.node for t in ins}, retain_graph=keep, create_graph=create_graph
+        [n for n, _ in pairs],
+        [s for _, s in pairs],
+        {t.node for t in ins},
+        retain_graph=keep,
+        create_graph=create_graph,
     )
     results = []
     for i, t in enumerate(ins):
         g = found.get(t.node)
         if g is None and not allow_unused:
-            raise GraphError(f"gradients: the outputs do not depend on input {i}; pass allow_unused=True to get None for it")
+            raise GraphError(
+                f"gradients: the outputs do not depend on input {i}; pass allow_unused=True to get None for it"
+            )
         results.append(g if g is None or isinstance(g, Tensor) else Tensor(g))
     return results[0] if isinstance(inputs, Tensor) else tuple(results)
 
@@ -90,7 +98,9 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
             value, aux = result if has_aux else (result, None)
             if not isinstance(value, Tensor) or value.data.size != 1:
                 what = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"grad: the function must return a scalar Tensor; it returned {what}. Use jacobian for more")
+                raise ValueError(
+                    f"grad: the function must return a scalar Tensor; it returned {what}. Use jacobian for more"
+                )
             leaves = [t for i in wanted for t in _leaves(inputs[i])]
             got = _gradients_or_zeros([value], [None], leaves, create_graph)
         pieces = iter(got)
@@ -247,7 +257,9 @@ def _map(function: Callable, tree: Any) -> Any:
         return {k: _map(function, v) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
         parts = [_map(function, v) for v in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)  # a named tuple takes them one by one
+        return (
+            type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+        )  # a named tuple takes them one by one
     return function(tree)
 
 

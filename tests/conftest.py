@@ -2,5 +2,6 @@
 
 import os
 
-# The products in these tests are small. OpenBLAS's threads would only spin against Numba's (and against other programs).
+# The products in these tests are small. OpenBLAS's threads would only spin against Numba's (and against other
+# programs).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

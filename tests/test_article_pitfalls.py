@@ -26,8 +26,12 @@ class VAEAsWritten(nn.Module):
 
     def __init__(self, input_dim=64, encoding_dim=32, output_dim=16):
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(input_dim, encoding_dim), nn.ReLU(), nn.Linear(encoding_dim, output_dim), nn.Sigmoid())
-        self.decoder = nn.Sequential(nn.Linear(output_dim, encoding_dim), nn.ReLU(), nn.Linear(encoding_dim, input_dim), nn.Sigmoid())
+        self.encoder = nn.Sequential(
+            nn.Linear(input_dim, encoding_dim), nn.ReLU(), nn.Linear(encoding_dim, output_dim), nn.Sigmoid()
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(output_dim, encoding_dim), nn.ReLU(), nn.Linear(encoding_dim, input_dim), nn.Sigmoid()
+        )
 
     def encode(self, x):
         return self.encoder(x), self.encoder(x)
@@ -84,7 +88,9 @@ def can_put_a_mean_below_zero(model, x):
     return bool((model.encode(x)[0].data < 0).any())
 
 
-@pytest.mark.parametrize("holds", [encodes_mean_apart_from_variance, can_be_surer_than_the_prior, can_put_a_mean_below_zero])
+@pytest.mark.parametrize(
+    "holds", [encodes_mean_apart_from_variance, can_be_surer_than_the_prior, can_put_a_mean_below_zero]
+)
 def test_one_output_cannot_be_mean_and_log_variance(holds, images):
     x = minillm.tensor(images[:64])
     minillm.manual_seed(0)

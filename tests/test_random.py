@@ -148,7 +148,7 @@ def test_state_can_be_kept_and_put_back():
 
 
 def test_numpys_global_state_is_never_touched():
-    before = str(np.random.get_state())  # noqa: NPY002
+    before = str(np.random.get_state())
     minillm.manual_seed(1)
     from minillm import functional as F
     from minillm import models, nn
@@ -158,7 +158,7 @@ def test_numpys_global_state_is_never_touched():
     nn.Linear(3, 4), nn.Embedding(3, 4)
     models.VAE(4, (3,), 2).loss(minillm.rand(2, 4)).backward()
     models.GPT(5, context=4, layers=1, heads=1, width=4).generate([1], 2)
-    assert str(np.random.get_state()) == before  # noqa: NPY002
+    assert str(np.random.get_state()) == before
 
 
 def test_every_device_has_the_same_numbers():

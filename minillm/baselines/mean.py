@@ -39,7 +39,8 @@ class MeanImage:
         return self.bce(x) * len(self.mean)
 
     def gaussian_negative_log_likelihood(self, x: Any) -> float:
-        """Nats per image of N(mean, variance), one variance for all pixels: D/2 log(2 pi variance) + |x - mean|^2 / (2 variance)."""
+        """Nats per image of N(mean, variance), one variance for all pixels: D/2 log(2 pi variance) + |x - mean|^2 / (2
+        variance)."""
         return len(self.mean) * 0.5 * (float(np.log(2 * np.pi * self.variance)) + self.mse(x) / self.variance)
 
     def _checked(self, x: Any) -> Any:

@@ -68,7 +68,8 @@ class PCA:
         x = W z + mean + noise, z ~ N(0, I): p(x) = N(mean, C), where C has the K largest eigenvalues l_k in the
         principal directions, and in all others their mean s. Source: Tipping & Bishop 1999, Probabilistic PCA.
 
-            -log p(x) = 1/2 [D log 2 pi + sum_k log l_k + (D - K) log s + sum_k z_k^2 / l_k + (|x - mean|^2 - |z|^2) / s]
+            -log p(x) = 1/2 [D log 2 pi + sum_k log l_k + (D - K) log s + sum_k z_k^2 / l_k + (|x - mean|^2 - |z|^2) /
+            s]
         """
         z = np.asarray(self.transform(x), np.float64)  # (N, K)
         rest = ((_matrix(x) - self.mean).astype(np.float64) ** 2).sum(1) - (z**2).sum(1)  # (N,)

@@ -128,4 +128,5 @@ def test_probabilistic_pca_and_the_mean_image_are_the_densities_they_say():
         covariance = W @ np.diag(pca.explained_variance - noise) @ W.T + noise * np.eye(6)
         assert pca.negative_log_likelihood(new) == pytest.approx(gaussian(pca.mean, covariance), rel=1e-9)
     mean = MeanImage().fit(x)
-    assert mean.gaussian_negative_log_likelihood(new) == pytest.approx(gaussian(mean.mean, mean.variance * np.eye(6)), rel=1e-9)
+    expected = gaussian(mean.mean, mean.variance * np.eye(6))
+    assert mean.gaussian_negative_log_likelihood(new) == pytest.approx(expected, rel=1e-9)

@@ -33,9 +33,9 @@ def test_split_is_a_stratified_partition(seed):
 
 
 def test_split_is_fixed_by_the_seed_alone():
-    state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what must not change
+    state = np.random.get_state()[1].copy()
     again, again_labels = load_digits("test")
-    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == state).all()
     assert again.tobytes() == load_digits("test")[0].tobytes()
     assert again.tobytes() != load_digits("test", seed=1)[0].tobytes()
     # the same in every version of Python and NumPy: the labels of the default split, as a fingerprint

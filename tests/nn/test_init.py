@@ -50,11 +50,11 @@ def test_gains(name):
 
 
 def test_the_seed_decides_and_numpys_state_is_not_touched():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     first, second = (manual_seed(3) and nn.Linear(4, 4).weight.numpy() for _ in range(2))
     assert np.array_equal(first, second)
     assert not np.array_equal(second, nn.Linear(4, 4).weight.numpy())
-    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(before, np.random.get_state()[1])
     a, b = (init.normal_(zeros(5), generator=Generator(9)).numpy() for _ in range(2))
     assert np.array_equal(a, b)
 

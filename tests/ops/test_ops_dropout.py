@@ -74,9 +74,9 @@ def test_p_is_a_probability(p):
 
 
 def test_numpys_own_generator_is_left_alone():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     F.dropout(np.ones(10), 0.5)
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
 def test_inside_a_transform():

@@ -60,7 +60,8 @@ def positive(*shape: int, low: float = 0.5, high: float = 2.0) -> Draw:
 
 
 def distinct(*shape: int, step: float = 0.1) -> Draw:
-    """Numbers at least `step` apart and at least step/2 from 0, shuffled: away from the kinks of relu, abs, max, sort."""
+    """Numbers at least `step` apart and at least step/2 from 0, shuffled: away from the kinks of relu, abs, max,
+    sort."""
 
     def draw(rng: np.random.Generator) -> np.ndarray:
         n = int(np.prod(shape))
