@@ -7,9 +7,8 @@ from typing import Any
 
 from minillm.explain.markup import cell_text, is_number
 from minillm.explain.metric import MARKS, Metric
-from minillm.explain.style import format_value
 
-METRIC_HEADER = ("", "measure", "value", "baseline", "floor")
+METRIC_HEADER = ("", "measure", "value")
 
 
 def terminal_table(rows: Iterable[Sequence[Any]], header: Sequence[str], title: str = "") -> Any:
@@ -33,19 +32,16 @@ def terminal_table(rows: Iterable[Sequence[Any]], header: Sequence[str], title: 
     return table
 
 
-def metric_rows(metrics: Iterable[Metric]) -> list[list[str]]:
-    """Metrics as rows under `METRIC_HEADER`: a mark for better or worse than the baseline, and the three figures."""
+def metric_rows(metrics: Iterable[Metric]) -> list[list[Any]]:
+    """Metrics as rows under `METRIC_HEADER`, narrow enough for a terminal of 80 columns.
 
-    def beside(value: float | None, name: str) -> str:
-        return "–" if value is None else f"{format_value(value)} {name}"
-
-    return [
-        [
-            MARKS[m.outcome],
-            f"{m.name} ({m.better} is better)",
-            f"{format_value(m.value)} {m.unit}".rstrip(),
-            beside(m.baseline, m.baseline_name),
-            beside(m.floor, m.floor_name),
-        ]
-        for m in metrics
-    ]
+    The model's figure, marked for better or worse than the baseline; below it the baseline (to beat) and the floor (to
+    reach).
+    """
+    goals = {"baseline": "to beat", "floor": "to reach"}
+    rows: list[list[Any]] = []
+    for m in metrics:
+        unit = f", {m.unit}" if m.unit else ""
+        rows.append([MARKS[m.outcome], f"{m.name}{unit} ({m.better} is better)", m.value])
+        rows += [["", f"  {goals[kind]}: {name}", value] for kind, name, value in m.bars() if kind in goals]
+    return rows

@@ -6,6 +6,6 @@ from .gpt import GPT, GPTConfig
 from .vae import VAE, VAEConfig, VAEOutput
 
 __all__ = [
-    "AttentionModel", "AttentionModelConfig", "AttentionOutput", "Autoencoder", "AutoencoderConfig", "GPT", "GPTConfig", "VAE",
-    "VAEConfig", "VAEOutput", "linear_autoencoder",
+    "AttentionModel", "AttentionModelConfig", "AttentionOutput", "Autoencoder", "AutoencoderConfig", "GPT", "GPTConfig",
+    "VAE", "VAEConfig", "VAEOutput", "linear_autoencoder",
 ]  # fmt: skip

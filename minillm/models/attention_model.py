@@ -21,8 +21,9 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..creation import zeros
+from ..recording import no_grad
 from ..tensor import Tensor
-from .common import from_dict
+from .common import check_sizes, evaluation, from_dict
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,24 @@ class AttentionModel(nn.Module):
 
     def __init__(self, features: int = 8, length: int = 8, classes: int = 10, **settings: Any):
         super().__init__()
-        self.config = c = AttentionModelConfig(features, length, classes, **settings)
+        sizes = {"features": features, "length": length, "classes": classes}
+        self.config = c = from_dict(AttentionModelConfig, {**sizes, **settings})
+        check_sizes(c, "features", "length", "width", "heads")
+        check_sizes(c, "classes", "blocks", least=0)
+        if c.blocks and c.width % c.heads:
+            raise ValueError(f"AttentionModel: width={c.width} must be a multiple of heads={c.heads}")
         if c.score not in ("additive", "scaled_dot"):
             raise ValueError(f"AttentionModel: score must be 'additive' or 'scaled_dot', got {c.score!r}")
         self.embed = nn.Linear(features, c.width)
         self.position = nn.Embedding(length, c.width)
-        self.blocks = nn.ModuleList([nn.TransformerBlock(c.width, c.heads, c.dropout, causal=False) for _ in range(c.blocks)])
+        self.blocks = nn.ModuleList(
+            [nn.TransformerBlock(c.width, c.heads, c.dropout, causal=False) for _ in range(c.blocks)]
+        )
         self.norm = nn.LayerNorm(c.width)
         self.start = nn.Parameter(zeros(c.width))  # s_0
         self.previous = nn.Linear(c.width, c.width, bias=False)  # W
         self.current = nn.Linear(c.width, c.width)  # U
-        self.v = nn.Linear(c.width, 1, bias=False)  # additive score only
+        self.v: Any = nn.Linear(c.width, 1, bias=False) if c.score == "additive" else None
         self.head = nn.Sequential(
             nn.Linear(c.width, c.width), nn.GELU(), nn.Linear(c.width, classes if classes else length * features)
         )
@@ -69,10 +77,10 @@ class AttentionModel(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """States: (B, S, features) -> (B, S, width)."""
-        if x.ndim != 3 or x.shape[1] > self.config.length or x.shape[2] != self.config.features:
+        if x.ndim != 3 or not 1 <= x.shape[1] <= self.config.length or x.shape[2] != self.config.features:
             raise ValueError(
-                f"AttentionModel: expected x of shape (batch, up to {self.config.length} positions, {self.config.features} features), "
-                f"got {x.shape}"
+                f"AttentionModel: expected x of shape (batch, 1 to {self.config.length} positions, "
+                f"{self.config.features} features), got {x.shape}"
             )
         positions = self.position.weight[: x.shape[1]]  # (S, width)
         s = self.embed(x) + positions
@@ -102,12 +110,19 @@ class AttentionModel(nn.Module):
         """Cross-entropy against class indices (B,), or squared error of the reconstruction (targets: x itself)."""
         output = self(x).output
         if self.config.classes:
+            if targets is None:
+                raise ValueError("AttentionModel.loss: a classifier needs targets, the class of each example (B,)")
             return F.cross_entropy(output, targets)
         return F.mse_loss(output, x if targets is None else targets)
 
     def predict(self, x: Tensor) -> np.ndarray:
-        """The likeliest class of each example: (B,) int64, in main memory."""
-        return self(x).output.argmax(-1).numpy()
+        """The likeliest class of each example: (B,) int64, in main memory; without dropout."""
+        if not self.config.classes:
+            raise ValueError(
+                "AttentionModel.predict: this model reconstructs (classes=0); only a classifier predicts classes"
+            )
+        with evaluation(self), no_grad():
+            return self(x).output.argmax(-1).numpy()
 
 
 __all__ = ["AttentionModel", "AttentionModelConfig", "AttentionOutput"]

@@ -15,7 +15,7 @@ from typing import Any
 from .. import functional as F
 from .. import nn
 from ..tensor import Tensor
-from .common import activation_layer, from_dict
+from .common import activation_layer, check_sizes, from_dict
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _layers(width: int, widths: tuple[int, ...], activation: str, last: str | No
 
 
 class Autoencoder(nn.Module):
-    """Encoder Dense(32, relu), Dense(100, sigmoid); decoder Dense(32, relu), Dense(100, sigmoid), unless configured otherwise.
+    """Unless configured otherwise: encoder and decoder each Dense(32, relu), Dense(100, sigmoid).
 
     >>> import minillm
     >>> model = Autoencoder(input_dim=64, encoding_dim=16, output_dim=8)
@@ -61,16 +61,21 @@ class Autoencoder(nn.Module):
 
     def __init__(self, input_dim: int = 100, encoding_dim: int = 32, output_dim: int = 100, **settings: Any):
         super().__init__()
-        config = AutoencoderConfig(input_dim, encoding_dim, output_dim, **settings)
+        sizes = {"input_dim": input_dim, "encoding_dim": encoding_dim, "output_dim": output_dim}
+        config = from_dict(AutoencoderConfig, {**sizes, **settings})
+        check_sizes(config, *sizes, "encoder_widths", "decoder_widths")
         if not config.encoder_widths or not config.decoder_widths:
             raise ValueError("Autoencoder: encoder and decoder need at least one layer each")
         if config.decoder_widths[-1] != input_dim:
             raise ValueError(
-                f"Autoencoder: the decoder's last width is {config.decoder_widths[-1]}, but it must reproduce input_dim={input_dim}"
+                f"Autoencoder: the decoder's last width is {config.decoder_widths[-1]}, "
+                f"but it must reproduce input_dim={input_dim}"
             )
         self.config = config
         self.encoder = _layers(input_dim, config.encoder_widths, config.activation, config.code_activation)
-        self.decoder = _layers(config.encoder_widths[-1], config.decoder_widths, config.activation, None)  # ends in logits
+        self.decoder = _layers(
+            config.encoder_widths[-1], config.decoder_widths, config.activation, None
+        )  # ends in logits
         self.output = activation_layer(config.output_activation)
 
     @classmethod
@@ -99,7 +104,7 @@ class Autoencoder(nn.Module):
 
 def linear_autoencoder(input_dim: int, code_dim: int) -> Autoencoder:
     """No activations: with squared error it learns the space of PCA with code_dim components."""
-    names = {k: "identity" for k in ("activation", "code_activation", "output_activation")}
+    names: dict[str, Any] = dict.fromkeys(("activation", "code_activation", "output_activation"), "identity")
     return Autoencoder(input_dim, encoder=(code_dim,), decoder=(input_dim,), **names)
 
 

@@ -11,6 +11,7 @@ The gap of the bound is KL(q(z|x) || p(z|x)); `log_prob` closes it with importan
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from .. import nn
 from ..creation import randn
 from ..random import Generator
 from ..tensor import Tensor
-from .common import activation_layer, from_dict
+from .common import activation_layer, check_sizes, from_dict
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -49,9 +50,13 @@ class VAE(nn.Module):
 
     def __init__(self, input_dim: int = 784, hidden: Sequence[int] = (400,), latent_dim: int = 20, **settings: Any):
         super().__init__()
-        self.config = config = VAEConfig(input_dim, tuple(hidden), latent_dim, **settings)
+        sizes = {"input_dim": input_dim, "hidden": tuple(hidden), "latent_dim": latent_dim}
+        self.config = config = from_dict(VAEConfig, {**sizes, **settings})
+        check_sizes(config, *sizes)
         if config.likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"VAE: likelihood must be 'bernoulli' or 'gaussian', got {config.likelihood!r}")
+        if not 0 < config.std < math.inf or not 0 <= config.beta < math.inf:
+            raise ValueError(f"VAE: std must be above 0 and beta at least 0, got std={config.std}, beta={config.beta}")
         widths = [input_dim, *config.hidden]
         self.trunk = _mlp(widths, config.activation)
         self.mean_head = nn.Linear(widths[-1], latent_dim)
@@ -99,10 +104,12 @@ class VAE(nn.Module):
         return -self.elbo(x, noise).mean()
 
     def log_prob(self, x: Tensor, samples: int = 64) -> Tensor:
-        """Importance-weighted estimate of log p(x) in nats, (B,); a tighter bound than the ELBO, exact as samples grows.
+        """Importance-weighted estimate of log p(x) in nats, (B,); tighter than the ELBO, exact as samples grows.
 
         log p(x) ~ log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x),  z_k ~ q(z|x)      (Burda et al. 2016, arXiv:1509.00519)
         """
+        if samples < 1:
+            raise ValueError(f"VAE.log_prob: samples must be at least 1, got {samples}")
         mean, logvar = self.encode(x)
         noise = randn(samples, *mean.shape, dtype=mean.dtype, device=mean.device)  # (K, B, latent_dim)
         z = mean + (logvar * 0.5).exp() * noise
@@ -122,7 +129,7 @@ class VAE(nn.Module):
 def _mlp(widths: Sequence[int], activation: str) -> nn.Sequential:
     """A Linear and an activation for each pair of neighbouring widths."""
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:]):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), activation_layer(activation)]
     return nn.Sequential(*layers)
 

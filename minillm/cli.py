@@ -1,0 +1,296 @@
+"""The `minillm` command.
+
+Exit codes: 0 done, 1 a check failed, 2 wrong input (one sentence on stderr), 130 Ctrl-C, 141 nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from . import __version__
+from .flags import Parser, add_settings, number, positive, read_settings, seed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal whose encoding lacks a character shows a question mark
+    parsed = _parser(list(sys.argv[1:] if argv is None else argv)).parse_args(argv)
+    if not hasattr(parsed, "run"):
+        parsed.parser.print_help()
+        return 0
+    import numpy as np
+
+    from .data import DataError
+    from .errors import DeviceError
+    from .training import NonFiniteLoss, RunError
+
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is said in a sentence
+            code = parsed.run(parsed)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `minillm data | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (DataError, RunError, DeviceError, NonFiniteLoss, UsageError, OSError) as error:  # OSError: a full disk, say
+        print(f"minillm {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+class UsageError(ValueError):
+    """Flags that do not go together, or a value that the model refuses."""
+
+
+def _parser(argv: list[str]) -> Parser:
+    parser = Parser(prog="minillm", description="A deep-learning stack small enough to read. Start with: minillm demo")
+    parser.add_argument("--version", action="version", version=f"minillm {__version__}")
+    parser.set_defaults(parser=parser, command="")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    demo = _command(
+        commands, "demo", _demo, "train four small models on the embedded data and write one page about them"
+    )
+    demo.add_argument("--quick", action="store_true", help="a few seconds a model: to see that it works, not how well")
+    _common(demo, "minillm-demo")
+
+    train = _command(commands, "train", None, "train one model on embedded data or on yours")
+    from .recipes import NAMES, recipe
+
+    models = train.add_subparsers(metavar="MODEL", title="models", required=True)
+    asked = next((a for a in argv[1:] if not a.startswith("-")), None) if argv[:1] == ["train"] else None
+    for name in NAMES:
+        model = _command(models, name, _train, f"train the {name}", command=f"train {name}", model=name)
+        if name == asked:  # only then: a recipe imports the models
+            add_settings(model, recipe(name).Settings)
+            model.set_defaults(settings=recipe(name).Settings)
+        what = (
+            "a UTF-8 text file, 'docs' or 'source'"
+            if name == "gpt"
+            else "an MNIST folder, a CSV or TSV file, or 'digits'"
+        )
+        model.add_argument("--data", metavar="PATH", help=f"{what} (default: embedded data)")
+        _common(model, f"runs/{name}")
+
+    generate = _command(commands, "generate", _generate, "continue a text with a trained language model")
+    generate.add_argument("folder", metavar="RUN", help="the run directory of `minillm train gpt`")
+    generate.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue")
+    generate.add_argument("--tokens", type=positive, default=300, metavar="N", help="how many characters to add")
+    generate.add_argument(
+        "--temperature", type=number, default=0.8, metavar="X", help="0: always the likeliest character"
+    )
+    generate.add_argument("--top-k", type=positive, default=None, metavar="K", help="choose among the K likeliest only")
+    generate.add_argument("--seed", type=seed, default=0, metavar="N", help="the same seed gives the same text")
+    generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
+    generate.add_argument("--json", action="store_true", help="print a JSON object")
+
+    check = _command(commands, "gradcheck", _gradcheck, "compare gradients with finite differences")
+    check.add_argument("ops", nargs="*", metavar="OP", help="the ops, layers, losses, models or kernels to check")
+    check.add_argument("--all", action="store_true", help="check everything")
+    check.add_argument("--order", type=int, choices=(1, 2), default=None, help="only first or only second derivatives")
+    check.add_argument("--plant", metavar="OP[:KIND]", help="break this op's gradient first: the check has to fail")
+    check.add_argument("--json", action="store_true", help="print a JSON object")
+
+    data = _command(commands, "data", _data, "list the embedded data sets")
+    data.add_argument("--json", action="store_true", help="print a JSON object")
+    doctor = _command(commands, "doctor", _doctor, "what this machine has, and what to install for what is missing")
+    doctor.add_argument("--json", action="store_true", help="print a JSON object")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, help: str, **defaults: Any) -> Parser:
+    parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    parser.set_defaults(parser=parser, **({"command": name} | defaults), **({"run": run} if run else {}))
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument("--out", default=out, metavar="DIR", help="the run directory")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of initial weights, shuffling and sampling")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: the GPU if CuPy finds one"
+    )
+    parser.add_argument(
+        "--kernels",
+        default="auto",
+        choices=("auto", "reference", "cpu", "cuda"),
+        help="which implementation of the kernels",
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _device(name: str) -> str:
+    from .device import is_available, to_device
+
+    if name == "auto":
+        return "cuda" if is_available("cuda") else "cpu"
+    import numpy as np
+
+    to_device(np.zeros(1, np.float32), name)  # a device that is not there should be said first
+    return name
+
+
+def _prepare(parsed: argparse.Namespace) -> Any:
+    import kernels
+
+    from . import blas
+    from .recipes.base import Common
+
+    blas.one_thread()
+    device = _device(parsed.device)
+    if parsed.kernels == "cuda" and device != "cuda":
+        raise UsageError("--kernels cuda runs on GPU arrays: it needs --device cuda")
+    if parsed.kernels == "cpu" and device != "cpu":
+        raise UsageError("--kernels cpu runs on NumPy arrays: it needs --device cpu")
+    kernels.set_default(None if parsed.kernels == "auto" else parsed.kernels)
+    return Common(getattr(parsed, "data", None), parsed.seed, device, not parsed.quiet)
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from .demo import run_demo
+
+    common = _prepare(parsed)
+    if common.progress:
+        print(
+            "Training four small models. The first time, kernels are compiled: some 30 seconds more.", file=sys.stderr
+        )
+    outcomes, page, seconds = run_demo(parsed.out, parsed.quick, common)
+    _finish(parsed, outcomes, page, seconds)
+    return 130 if any(o.history.interrupted for o in outcomes) else 0
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    import time
+
+    from .demo import add_section, save
+    from .explain import Report
+    from .recipes import recipe
+    from .training import Run
+
+    started = time.perf_counter()
+    common, settings = _prepare(parsed), read_settings(parsed, parsed.settings)
+    folder = Run(parsed.out).folder
+    try:
+        outcome = recipe(parsed.model).train(settings, common)
+    except ValueError as error:  # a setting that the model refuses, in its own words
+        if type(error) is ValueError:
+            raise UsageError(str(error)) from error
+        raise
+    save(outcome, folder, common, settings)
+    report = Report(f"minillm {outcome.title.lower()}", f"minillm train {outcome.name}")
+    add_section(report, outcome)
+    _finish(parsed, [outcome], report.write(folder / "report.html"), time.perf_counter() - started)
+    return 130 if outcome.history.interrupted else 0
+
+
+def _finish(parsed: argparse.Namespace, outcomes: list, page: Any, seconds: float) -> None:
+    """The closing table, or the same as JSON."""
+    from .training import to_json
+
+    if parsed.json:
+        print(to_json({"report": str(page), "seconds": seconds, "results": [o.results() for o in outcomes]}, indent=2))
+        return
+    from rich.console import Console
+
+    from .explain import metric_rows, terminal_table
+    from .explain.summary import METRIC_HEADER
+
+    console = Console()
+    for outcome in outcomes:
+        console.print(terminal_table(metric_rows(outcome.metrics), METRIC_HEADER, outcome.title))
+    console.print(f"{seconds:.0f} seconds. Open this page: {page}", soft_wrap=True, highlight=False)
+
+
+def _generate(parsed: argparse.Namespace) -> int:
+    import numpy as np
+
+    from .random import Generator
+    from .text import tokenizer_from_dict
+    from .training import RunError, load_model
+
+    model, config = load_model(parsed.folder)
+    if config["model"] != "gpt" or "tokenizer" not in config:
+        raise RunError(
+            f"{parsed.folder} holds a model of kind {config['model']!r}; only `minillm train gpt` makes one that writes"
+        )
+    model.to(_device(parsed.device))
+    tokenizer = tokenizer_from_dict(config["tokenizer"])
+    start = tokenizer.encode(parsed.prompt) if parsed.prompt else np.zeros(1, np.int64)  # id 0: mostly a line end
+    ids = model.generate(start, parsed.tokens, parsed.temperature, parsed.top_k, Generator(parsed.seed))
+    text = tokenizer.decode(ids[len(start) :])
+    print(json.dumps({"prompt": parsed.prompt, "text": text}) if parsed.json else parsed.prompt + text)
+    return 0
+
+
+def _gradcheck(parsed: argparse.Namespace) -> int:
+    from .testing import table
+    from .training import to_json
+
+    if not parsed.ops and not parsed.all:
+        raise UsageError("name some ops (minillm gradcheck softmax matmul), or --all")
+    try:
+        rows = table.run_table(
+            None if parsed.all else parsed.ops,
+            orders=(1, 2) if parsed.order is None else (parsed.order,),
+            plant=parsed.plant,
+            progress=None if parsed.json else _show_row,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    failed = [r for r in rows if not r.ok]
+    if parsed.json:
+        print(to_json({"checks": len(rows), "failed": len(failed), "rows": [_row_dict(r) for r in rows]}, indent=2))
+    else:
+        for r in failed:
+            print(f"\n{r.name}, order {r.order}:\n{r.report}")
+        print(f"{len(rows)} checks, {len(failed)} failed")
+    return 1 if failed or not rows else 0
+
+
+def _show_row(row: Any) -> None:
+    mark = "ok  " if row.ok else "FAIL"
+    print(f"{mark} {row.name}, order {row.order}: worst relative error {row.worst_error:.1e}", flush=True)
+
+
+def _row_dict(row: Any) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "order": row.order,
+        "ok": row.ok,
+        "worst_error": row.worst_error,
+        "report": None if row.ok else str(row.report),
+    }
+
+
+def _data(parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from .data import list_datasets
+
+    listings = list_datasets()
+    if parsed.json:
+        print(json.dumps([asdict(d) for d in listings], indent=2))
+        return 0
+    for d in listings:
+        print(f"{d.name:<7} {d.kind}: {d.what}; {d.size}")
+        print(f"{'':<7} {d.licence}, {d.source}\n")
+    print("Your own: --data PATH takes an MNIST folder (idx files, gzipped or not), a CSV or TSV file, or a text file.")
+    return 0
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from .doctor import examine, render
+
+    facts = examine()
+    print(json.dumps([f._asdict() for f in facts], indent=2) if parsed.json else render(facts))
+    return 0
