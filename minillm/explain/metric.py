@@ -26,6 +26,7 @@ class Metric:
     floor: float | None = None
     floor_name: str = "floor"
     better: str = "lower"  # or "higher"
+    floor_is_bound: bool = True  # False: a strong simple method (PCA, counts), which a good model may well pass
 
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher"):
@@ -60,7 +61,10 @@ class Metric:
                 parts.append(f"{self.outcome.capitalize()} than {self.baseline_name} by {by} {unit}".rstrip())
         if self.floor is not None and math.isfinite(self.floor):
             if self.gain(self.floor) > 0:
-                parts.append(f"past {self.floor_name}: that floor is only an estimate, or the evaluation is wrong")
+                if self.floor_is_bound:
+                    parts.append(f"past {self.floor_name}: that floor is only an estimate, or the evaluation is wrong")
+                else:
+                    parts.append(f"better than {self.floor_name}, too")
             elif self.baseline is not None and self.outcome == "better":
                 way = self.gain(self.baseline) / abs(self.floor - self.baseline)
                 parts.append(f"{100 * way:.0f} % of the way to {self.floor_name}")

@@ -68,7 +68,7 @@ def train(settings: Settings, common: Common) -> Outcome:
         Metric(
             f"squared error on unseen {things}", float(((rebuilt - test) ** 2).mean()), f"per {number}",
             baseline=mean.mse(test), baseline_name=f"mean of the {things}", floor=pca.reconstruction_error(test),
-            floor_name=f"PCA, {pca.components} components",
+            floor_name=f"PCA, {pca.components} components", floor_is_bound=False,
         )
     ]  # fmt: skip
     if model.config.output_activation == "sigmoid":

@@ -62,21 +62,21 @@ def train(settings: Settings, common: Common) -> Outcome:
         rebuilt = model.decode(on_device(means[:12])).numpy()
         kl = in_batches(lambda b: _kl_per_latent(*model.encode(on_device(b))), some).mean(0)  # (latent_dim,)
     mean = MeanImage().fit(x)
-    if model.config.likelihood == "bernoulli":
-        baseline, floor, floor_name = (
-            mean.negative_log_likelihood(test),
-            bernoulli_entropy(test) * test.shape[1],
-            f"entropy of the {number}s",
-        )
+    bernoulli = model.config.likelihood == "bernoulli"
+    if bernoulli:
+        baseline, floor = mean.negative_log_likelihood(test), bernoulli_entropy(test) * test.shape[1]
+        floor_name = f"entropy of the {number}s"
     else:
         pca = PCA(min(model.config.latent_dim, *x.shape)).fit(x)
         baseline, floor = mean.gaussian_negative_log_likelihood(test), pca.negative_log_likelihood(test)
         floor_name = f"probabilistic PCA, {pca.components} components"
-    names_of = {"baseline_name": f"mean of the {things}", "floor_name": floor_name}
     metrics = [
-        Metric(f"-ELBO on unseen {things}", minus_elbo, f"nats per {things[:-1]}", baseline, floor=floor, **names_of),
-        Metric("-log p(x) from 64 samples", weighted, f"nats per {things[:-1]}", baseline, floor=floor, **names_of),
-    ]
+        Metric(
+            name, value, f"nats per {things[:-1]}", baseline, f"mean of the {things}", floor, floor_name,
+            floor_is_bound=bernoulli,
+        )
+        for name, value in ((f"-ELBO on unseen {things}", minus_elbo), ("-log p(x) from 64 samples", weighted))
+    ]  # fmt: skip
 
     def draw(report: Report) -> None:
         draw_losses(

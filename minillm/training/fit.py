@@ -51,7 +51,7 @@ def fit(
 ) -> History:
     """Train `model` on arrays; the history has a row per epoch. The model is left in evaluation mode.
 
-    inputs      (N, ...) array or Tensor
+    inputs      (N, ...) array or Tensor; moved to the model's device, and so are the others
     targets     (N, ...); None: the inputs themselves (autoencoders)
     loss        a name from LOSSES, or loss(model(x), target) -> scalar Tensor; None: the model's own loss(x, target)
     optimizer   has to be given: optim.Adam(model.parameters(), lr=1e-3)
@@ -65,12 +65,13 @@ def fit(
     batch_loss = _batch_loss(model, loss, targets is not None)
     if optimizer is None:
         raise TypeError("fit: give an optimizer, for instance optim.Adam(model.parameters(), lr=1e-3)")
-    x = as_tensor(inputs).data
-    y = x if targets is None else as_tensor(targets).data
+    device = device_of_model(model)
+    x = as_tensor(inputs).to(device).data
+    y = x if targets is None else as_tensor(targets).to(device).data
     _check("inputs", x, y)
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"fit: epochs and batch_size must be at least 1, got epochs={epochs}, batch_size={batch_size}")
-    held_out = _held_out(validation, targets is not None)
+    held_out = _held_out(validation, targets is not None, device)
     steps = math.ceil(len(x) / batch_size)
     generator = Generator(seed)
     history = History()
@@ -79,7 +80,7 @@ def fit(
     def epoch_of_batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = generator.permutation(len(x)) if shuffle else np.arange(len(x))
         for i in range(steps):
-            rows = as_tensor(order[i * batch_size : (i + 1) * batch_size]).to(as_tensor(x).device).data
+            rows = as_tensor(order[i * batch_size : (i + 1) * batch_size]).to(device).data
             yield Tensor(x[rows]), Tensor(y[rows])
 
     started = time.perf_counter()
@@ -96,7 +97,9 @@ def fit(
                 if held_out is not None:
                     row["validation_loss"] = _mean_loss(model, *held_out, batch_loss)
                 history.append(**row)
-                bar.show(epoch=f"{epoch}/{epochs}", loss=row["loss"], validation_loss=row.get("validation_loss"))
+                tenth = epoch % max(1, epochs // 10) == 0 or epoch in (1, epochs)
+                shown = {"epoch": f"{epoch}/{epochs}", "loss": row["loss"], "validation": row.get("validation_loss")}
+                bar.show(shown, milestone=tenth)
                 if on_epoch is not None:
                     on_epoch(epoch, row)
         except KeyboardInterrupt:
@@ -146,7 +149,7 @@ def fit_batches(
         history.append(**row)
         recent.clear()
         shown = {k: v for k, v in row.items() if isinstance(v, (int, float)) and k not in ("step", "seconds")}
-        bar.show(step=f"{step}/{steps}", **shown)
+        bar.show({"step": f"{step}/{steps}", **shown})
 
     model.train()
     step = 0
@@ -204,8 +207,9 @@ def evaluate(
 ) -> float:
     """Mean loss over a data set, in evaluation mode; batches are weighted by their size. Arguments as in `fit`."""
     batch_loss = _batch_loss(model, loss, targets is not None)
-    x = as_tensor(inputs).data
-    y = x if targets is None else as_tensor(targets).data
+    device = device_of_model(model)
+    x = as_tensor(inputs).to(device).data
+    y = x if targets is None else as_tensor(targets).to(device).data
     _check("inputs", x, y)
     return _mean_loss(model, x, y, batch_loss, batch_size)
 
@@ -239,7 +243,7 @@ def _batch_loss(
     return lambda batch, target: function(model(batch), target)
 
 
-def _held_out(validation: Any, targets_given: bool) -> tuple[Any, Any] | None:
+def _held_out(validation: Any, targets_given: bool, device: str) -> tuple[Any, Any] | None:
     """Arrays (inputs, targets) to measure on, from what the user gave as `validation`."""
     if validation is None:
         return None
@@ -248,9 +252,14 @@ def _held_out(validation: Any, targets_given: bool) -> tuple[Any, Any] | None:
         raise ValueError(
             "fit: validation must be a tuple (inputs, targets), or inputs alone where the training has no targets"
         )
-    x, y = (as_tensor(v).data for v in pair)
+    x, y = (as_tensor(v).to(device).data for v in pair)
     _check("validation inputs", x, y)
     return x, y
+
+
+def device_of_model(model: nn.Module) -> str:
+    """Where the model's parameters are."""
+    return next((p.device for p in model.parameters()), "cpu")
 
 
 def _check(name: str, x: Any, y: Any) -> None:

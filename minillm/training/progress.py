@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 
@@ -15,6 +16,7 @@ class Progress:
     def __init__(self, title: str, total: int, enabled: bool = True):
         self.title, self.total, self.enabled = title, total, enabled
         self.live: Any = None  # the bar, in a terminal
+        self.printed = time.monotonic()  # the last line, elsewhere
 
     def __enter__(self) -> Progress:
         if self.enabled and sys.stderr.isatty():
@@ -41,10 +43,12 @@ class Progress:
         if self.live is not None:
             self.live.advance(self.task)
 
-    def show(self, **values: Any) -> None:
-        """The newest figures: beside the bar, or as a line of their own."""
-        if not self.enabled:
+    def show(self, values: dict[str, Any], milestone: bool = True) -> None:
+        """The newest figures: beside the bar, or as a line of their own at milestones and after five quiet seconds."""
+        now = time.monotonic()
+        if not self.enabled or (self.live is None and not milestone and now - self.printed < 5):
             return
+        self.printed = now
         text = "  ".join(f"{k.removesuffix('_loss')} {_figure(v)}" for k, v in values.items() if v is not None)
         if self.live is not None:
             self.live.update(self.task, values=text)

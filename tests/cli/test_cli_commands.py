@@ -349,7 +349,7 @@ def test_ctrl_c_in_a_real_process(tmp_path):
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
-        if "epoch 2/" in line:
+        if "epoch 1/" in line:
             break
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -17,16 +17,16 @@ from minillm.training.progress import Progress
 with Progress("autoencoder", 4) as bar:
     for i in range(1, 5):
         bar.advance()
-        bar.show(epoch=f"{96 + i}/100", loss=0.123456, validation_loss=0.34567)
+        bar.show({"epoch": f"{96 + i}/100", "loss": 0.123456, "validation_loss": 0.34567})
 """
 
 
 def show(enabled: bool) -> None:
     with Progress("vae", 2, enabled) as bar:
         bar.advance()
-        bar.show(epoch="1/2", loss=37.0612, validation_loss=None)
+        bar.show({"epoch": "1/2", "loss": 37.0612, "validation_loss": None})
         bar.advance()
-        bar.show(epoch="2/2", loss=0.00001234, validation_loss=31.2)
+        bar.show({"epoch": "2/2", "loss": 0.00001234, "validation_loss": 31.2})
 
 
 def test_lines_where_there_is_no_terminal(capsys):
