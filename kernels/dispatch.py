@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from .arrays import array_module
 
+_FOLDER = os.path.dirname(__file__)
 IMPLEMENTATIONS = ("reference", "cpu", "cuda")
 _default: str | None = None
 
@@ -53,12 +54,12 @@ def set_default(impl: str | None) -> None:
 
 def kernel_names() -> tuple[str, ...]:
     """The kernels that exist: the folders beside this file that hold a reference.py."""
-    return tuple(sorted(p.parent.name for p in Path(__file__).parent.glob("*/reference.py")))
+    return tuple(sorted(name for name in os.listdir(_FOLDER) if _has(name, "reference")))
 
 
 @cache  # asked on every call; a look at the disk takes 9 us
 def _has(kernel: str, impl: str) -> bool:
-    return (Path(__file__).parent / kernel / f"{impl}.py").exists()
+    return os.path.exists(os.path.join(_FOLDER, kernel, f"{impl}.py"))
 
 
 @cache

@@ -11,16 +11,16 @@ compared again in backward. All of this reads every array once more: for debuggi
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
-from pathlib import Path
 from typing import Any
 
 from . import engine, errors
 from .device import array_module, is_array, to_numpy
 from .errors import describe
 
-_PACKAGES = (str(Path(__file__).parent), str(Path(engine.is_array.__code__.co_filename).parent))
+_PACKAGES = tuple(os.path.dirname(f.__code__.co_filename) for f in (engine.wrap, is_array))
 
 
 class AnomalyError(ArithmeticError):

@@ -22,7 +22,6 @@ order is a topological order, so the walk is a heap of nodes, newest first: no r
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
 from heapq import heappop, heappush
@@ -34,7 +33,7 @@ import numpy as np
 from kernels.arrays import is_array
 
 from . import errors, writes
-from .arguments import Arguments
+from .arguments import Arguments, parameters
 from .dtypes import promote
 from .recording import enable_grad, state
 
@@ -156,7 +155,7 @@ def op(
     def vjp(rule: Callable) -> Callable:
         """Register `rule(dout, *what it needs)`: a gradient for each input in order, or one array for one input."""
         nonlocal pick
-        call.rule, call.needs = rule, list(inspect.signature(rule).parameters)[1:]
+        call.rule, call.needs = rule, list(parameters(rule)[0])[1:]
         call.keep = None if composite is None else len(call.needs)
         places = {name: i for i, name in enumerate([*names, "out", "needs_grad"])}
         if variadic is None and composite is None and all(n in places for n in call.needs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from kernels.arrays import is_array
@@ -64,6 +63,8 @@ def explain(call: Any, args: tuple, settings: dict, error: Exception) -> Excepti
 
 def nearest(word: str, words: Any) -> str:
     """` Did you mean 'dim'?`, or nothing."""
+    import difflib
+
     close = difflib.get_close_matches(word, list(words), 1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
