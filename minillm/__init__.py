@@ -27,6 +27,7 @@ from . import functional
 from .anomaly import AnomalyError, detect_anomaly
 from .checkpoint import checkpoint
 from .creation import *
+from .dtypes import float16, float32, float64, int32, int64, uint8
 from .engine import op
 from .errors import DeviceError, GraphError, nearest
 from .functional import *

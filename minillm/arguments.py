@@ -1,6 +1,6 @@
 """An op's arguments: by position or by name, under PyTorch's names or NumPy's.
 
-`axis` stands for `dim`, `keepdims` for `keepdim`; PyTorch's `input` and `other` name the first and the second argument.
+`axis` stands for `dim`, `keepdims` for `keepdim`; PyTorch's `input` and `other` for x and y.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from . import errors
 
-ALIASES = {"axis": "dim", "keepdims": "keepdim"}  # NumPy's word -> PyTorch's
+ALIASES = {"axis": "dim", "keepdims": "keepdim", "input": "x", "other": "y"}  # NumPy's and PyTorch's words -> ours
 _MISSING: Any = type("missing", (), {})()  # the default of an argument that has none
 F = TypeVar("F", bound=Callable)
 
@@ -38,7 +38,6 @@ class Arguments:
         self.function = function.__name__
         self.defaults, self.variadic = parameters(function)
         self.names = list(self.defaults)
-        self.aliases = {**ALIASES, **dict(zip(("input", "other"), self.names))}
 
     def bind(self, args: tuple, settings: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """All arguments, defaults filled in: positional, except that settings beside a variadic argument stay named."""
@@ -49,7 +48,7 @@ class Arguments:
             )
         given = {} if self.variadic else dict(zip(self.names, args))
         for key, value in settings.items():
-            name = self.aliases.get(key, key) if key not in self.defaults else key
+            name = ALIASES.get(key, key) if key not in self.defaults else key
             if name not in self.defaults or name in given:
                 raise errors.bad_argument(self.function, key, self.names, name in given)
             given[name] = value

@@ -21,7 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal whose encoding lacks a character shows a question mark
-    parsed = _parser(list(sys.argv[1:] if argv is None else argv)).parse_args(argv)
+    try:
+        parsed = _parser(list(sys.argv[1:] if argv is None else argv)).parse_args(argv)
+        return _run(parsed)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _run(parsed: argparse.Namespace) -> int:
     if not hasattr(parsed, "run"):
         parsed.parser.print_help()
         return 0
@@ -42,9 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, RunError, DeviceError, NonFiniteLoss, UsageError, OSError) as error:  # OSError: a full disk, say
         print(f"minillm {parsed.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
 
 
 class UsageError(ValueError):
@@ -180,6 +185,7 @@ def _train(parsed: argparse.Namespace) -> int:
     started = time.perf_counter()
     common, settings = _prepare(parsed), read_settings(parsed, parsed.settings)
     folder = Run(parsed.out).folder
+    _refuse_other_model(folder, parsed.model)
     try:
         outcome = recipe(parsed.model).train(settings, common)
     except ValueError as error:  # a setting that the model refuses, in its own words
@@ -191,6 +197,18 @@ def _train(parsed: argparse.Namespace) -> int:
     add_section(report, outcome)
     _finish(parsed, [outcome], report.write(folder / "report.html"), time.perf_counter() - started)
     return 130 if outcome.history.interrupted else 0
+
+
+def _refuse_other_model(folder: Any, model: str) -> None:
+    """A second run of the same model may replace the first; another model would only mix the two."""
+    from .training import RunError, read_config
+
+    try:
+        there = read_config(folder)["model"]
+    except RunError:  # nothing readable there: nothing to lose
+        return
+    if there != model:
+        raise UsageError(f"{folder} holds a run of {there!r}; give {model!r} another --out")
 
 
 def _finish(parsed: argparse.Namespace, outcomes: list, page: Any, seconds: float) -> None:
@@ -208,6 +226,12 @@ def _finish(parsed: argparse.Namespace, outcomes: list, page: Any, seconds: floa
     console = Console()
     for outcome in outcomes:
         console.print(terminal_table(metric_rows(outcome.metrics), METRIC_HEADER, outcome.title))
+    stopped = [o for o in outcomes if o.history.interrupted]
+    if stopped:
+        last = stopped[-1]
+        console.print(
+            f"Stopped by Ctrl-C: the {last.title.lower()} trained for {last.history.last('step') or 0} steps."
+        )
     console.print(f"{seconds:.0f} seconds. Open this page: {page}", soft_wrap=True, highlight=False)
 
 
@@ -225,6 +249,9 @@ def _generate(parsed: argparse.Namespace) -> int:
         )
     model.to(_device(parsed.device))
     tokenizer = tokenizer_from_dict(config["tokenizer"])
+    unknown = sorted(set(parsed.prompt) - set(getattr(tokenizer, "vocabulary", parsed.prompt)))
+    if unknown:
+        raise UsageError(f"the model never saw {', '.join(map(repr, unknown))}: write the prompt without")
     start = tokenizer.encode(parsed.prompt) if parsed.prompt else np.zeros(1, np.int64)  # id 0: mostly a line end
     ids = model.generate(start, parsed.tokens, parsed.temperature, parsed.top_k, Generator(parsed.seed))
     text = tokenizer.decode(ids[len(start) :])

@@ -12,8 +12,8 @@ from .dtypes import DEFAULT
 from .tensor import Tensor, _sizes
 
 __all__ = [
-    "arange", "as_tensor", "empty_like", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "randint",
-    "randn", "randperm", "tensor", "zeros", "zeros_like",
+    "arange", "as_tensor", "empty_like", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand",
+    "rand_like", "randint", "randn", "randn_like", "randperm", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -124,3 +124,15 @@ def randint(low: int, high: int, size: Any, device: str = "cpu", generator: rand
 def randperm(n: int, device: str = "cpu", generator: random.Generator | None = None) -> Tensor:
     """0 .. n-1 in random order."""
     return Tensor(_generator(generator).permutation(n, device=device))
+
+
+def rand_like(x: Any, generator: random.Generator | None = None) -> Tensor:
+    """Uniform numbers in [0, 1) in x's shape, dtype and device."""
+    x = as_tensor(x)
+    return rand(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+
+
+def randn_like(x: Any, generator: random.Generator | None = None) -> Tensor:
+    """Standard normal numbers in x's shape, dtype and device."""
+    x = as_tensor(x)
+    return randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

@@ -20,7 +20,7 @@ FULL: dict[str, dict[str, Any]] = {
 QUICK: dict[str, dict[str, Any]] = {
     "autoencoder": {"epochs": 20},
     "vae": {"epochs": 15},
-    "attention": {"epochs": 3},
+    "attention": {"epochs": 12},
     "gpt": {"steps": 100, "every": 50, "layers": 2, "width": 64, "context": 32},
 }
 

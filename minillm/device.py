@@ -57,7 +57,8 @@ def _device(name: str) -> _Device:
 def _import_cupy() -> Any:
     if importlib.util.find_spec("cupy") is None:
         raise DeviceError(
-            'device "cuda" needs CuPy, which is not installed: pip install "minillm[cuda13]" (or [cuda12])'
+            'device "cuda" needs CuPy, which is not installed. In the project folder: pip install -e ".[cuda13]" '
+            "(or .[cuda12]); or leave --device out, and everything runs on the CPU"
         )
     import cupy
 

@@ -31,9 +31,7 @@ def examine() -> list[Fact]:
     facts += [_version(name) for name in ("minillm", "numpy", "numba", "safetensors", "rich", "matplotlib")]
     facts += [_blas(), _threads(), _simd(), _gpu(), _kernels()]
     facts += [
-        _optional("tokenizers", "text", "subword tokenizers"),
         _optional("torch", "bench", "comparisons with PyTorch"),
-        _optional("mpi4py", "mpi", "many processes"),
     ]
     return facts
 
@@ -60,7 +58,8 @@ def _version(name: str) -> Fact:
 
 def _optional(name: str, extra: str, purpose: str) -> Fact:
     if importlib.util.find_spec(name) is None:
-        return Fact(name, f"not installed (only for {purpose})", True, f'pip install "minillm[{extra}]"')
+        advice = f'pip install -e ".[{extra}]" in the project folder'
+        return Fact(name, f"not installed (only for {purpose})", True, advice)
     return _version(name)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from kernels.arrays import is_array
 
-DEFAULT = np.dtype(np.float32)
+float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+uint8, int32, int64 = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64)
+DEFAULT = float32
 
 
 def is_floating(dtype: Any) -> bool:

@@ -149,6 +149,8 @@ def op(
             raise errors.no_rule(call)
         named = {"out": out, "needs_grad": parents, **settings, **(extras or {})}
         named.update({variadic: tuple(arrays)} if variadic else zip(names, arrays))
+        if not named.keys() >= set(call.needs):
+            raise errors.unknown_needs(call, named)
         kept = tuple([named[n] for n in call.needs])
         return kept if composite is None else (*kept, *arrays)
 
@@ -272,6 +274,8 @@ def gradients(
         rule_grads = _lifted_rule(node, g) if create_graph else op.rule(g, *node.saved[: op.keep])
         if type(rule_grads) is not tuple and type(rule_grads) is not list:
             rule_grads = (rule_grads,)
+        if len(rule_grads) < len(node.parents) and any(node.parents[len(rule_grads) :]):
+            raise errors.too_few_gradients(node, rule_grads)
         if monitor is not None:
             monitor.backward(node, rule_grads)
         for parent, pg in zip(node.parents, rule_grads):

@@ -54,7 +54,9 @@ def explain(call: Any, args: tuple, settings: dict, error: Exception) -> Excepti
         hint = (
             "\n  broadcasting aligns shapes from the right, sizes must be equal or 1: reshape or unsqueeze one of them"
         )
-    message = f"{call.__name__}: {error}{listing}{hint}"
+    message = f"{call.__name__.lstrip('_')}: {error}{listing}{hint}"
+    if isinstance(error, (DeviceError, GraphError)):
+        return type(error)(message)
     kind = next(
         (k for k in (IndexError, ValueError, TypeError, NotImplementedError, MemoryError) if isinstance(error, k)), None
     )
@@ -94,8 +96,8 @@ def written(node: Any, name: str, array: Any) -> GraphError:
     return GraphError(
         f"{node.op.__name__} saved its {name!r} ({describe(array)}{_made_at(node)}) for the gradient, and it was "
         "written in place "
-        "since: the gradient would be wrong. Write to a copy (x.clone()), use an out-of-place op (x = x + 1), or do "
-        "the write "
+        "since (by an optimizer's step, x += 1 or x[...] = y): the gradient would be wrong. Compute the forward again "
+        "after the write, write to a copy (x.clone()), use an out-of-place op (x = x + 1), or do the write "
         "after backward()"
     )
 
@@ -107,6 +109,22 @@ def wrong_gradient_shape(node: Any, parent: Any, gradient: Any) -> GraphError:
         "A rule returns one gradient per input, in order, each of its input's shape; declare @op(broadcasting=True) if "
         "the "
         "inputs broadcast"
+    )
+
+
+def too_few_gradients(node: Any, grads: Any) -> GraphError:
+    return GraphError(
+        f"the gradient rule of {node.op.__name__} returned {len(grads)} gradient(s), and one of its "
+        f"{len(node.parents)} arguments beyond those needs one. A rule returns one gradient per input, in order, None "
+        "where there is none"
+    )
+
+
+def unknown_needs(op: Any, known: Any) -> GraphError:
+    wrong = [n for n in op.needs if n not in known]
+    return GraphError(
+        f"the gradient rule of {op.__name__} asks for {', '.join(map(repr, wrong))}, which is neither an argument of "
+        f"the forward nor an extra that it returned; it can have {', '.join(known)}"
     )
 
 

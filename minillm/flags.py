@@ -68,7 +68,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
     for f in fields(settings):
         parser.add_argument(
             "--" + f.name.replace("_", "-"),
-            type=_reader(hints[f.name]),
+            type=_reader(hints[f.name], f.metadata.get("least", 1)),
             default=f.default,
             choices=f.metadata.get("choices"),
             help=f.metadata["help"],
@@ -119,12 +119,12 @@ def widths(value: str) -> tuple[int, ...]:
     return tuple(positive(v.strip()) for v in value.split(","))
 
 
-def _reader(hint: Any) -> Any:
+def _reader(hint: Any, least: int) -> Any:
     if isinstance(hint, types.UnionType):
         hint = next(h for h in typing.get_args(hint) if h is not type(None))
     if typing.get_origin(hint) is tuple:
         return widths
-    return {int: _whole, float: number, str: str}[hint]
+    return {int: positive if least else _whole, float: number, str: str}[hint]
 
 
 def _whole(value: str) -> int:

@@ -5,4 +5,9 @@
 tensor([0.5, 0.5])
 """
 
+from typing import TYPE_CHECKING
+
 from .ops import *
+
+if not TYPE_CHECKING:
+    from .ops import __all__ as __all__

@@ -31,7 +31,10 @@ class _Recording(ContextDecorator):
 
 
 class no_grad(_Recording):
-    """Inside the block (or the decorated function) no graph is recorded: results have requires_grad False."""
+    """Inside the block (or the function decorated with it) no graph is recorded: results have requires_grad False."""
+
+    def __new__(cls, function: Any = None) -> Any:  # @no_grad without parentheses, too
+        return cls()(function) if callable(function) else super().__new__(cls)
 
     def __init__(self) -> None:
         super().__init__(False)

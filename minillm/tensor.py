@@ -18,10 +18,22 @@ from .recording import is_grad_enabled
 _hook_ids = itertools.count()
 
 
+class Handle:
+    """What register_hook gives: `remove()` takes the hook away again; a call does the same."""
+
+    def __init__(self, hooks: dict[int, Any], key: int):
+        self._hooks, self._key = hooks, key
+
+    def remove(self) -> None:
+        self._hooks.pop(self._key, None)
+
+    __call__ = remove
+
+
 class Tensor:
     """An n-dimensional array that remembers how it was made.
 
-    data  NumPy or CuPy array (a list or number becomes one: float32, int64 or bool)
+    data  NumPy or CuPy array (a list or number becomes one: float32, int64 or bool); not a Tensor, as PyTorch's is
     grad  after backward(), a Tensor of the same shape; it adds up until set to None
     node  the call that made it (None: a constant)
 
@@ -197,10 +209,10 @@ class Tensor:
 
             self.register_hook(keep)
 
-    def register_hook(self, hook: Callable[[Tensor], Any]) -> Callable[[], None]:
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> Handle:
         """Call hook(gradient) when this tensor's gradient is complete; what it returns (unless None) replaces it.
 
-        Returns a function that removes the hook.
+        Returns a handle: handle.remove() takes the hook away.
         """
         if self.node is None:
             raise errors.GraphError("register_hook: no gradient will come by, this tensor does not require grad")
@@ -208,7 +220,7 @@ class Tensor:
             self.node.hooks = {}
         hooks, key = self.node.hooks, next(_hook_ids)
         hooks[key] = hook
-        return lambda: hooks.pop(key, None)
+        return Handle(hooks, key)
 
     # ----------------------------------------------------------------------------------- dtype, device
 
@@ -281,7 +293,13 @@ class Tensor:
 
     def _in_place(self, name: str, function: Callable, other: Any) -> Tensor:
         self._write(name)
-        return self.copy_(function(self.data, other.data if isinstance(other, Tensor) else other))
+        result = function(self.data, other.data if isinstance(other, Tensor) else other)
+        if is_floating(result.dtype) and not is_floating(self.dtype):
+            raise TypeError(
+                f"{name}: the result is {result.dtype}, and the tensor can only hold {self.dtype}: convert it first "
+                "(x.float()) or use the out-of-place form"
+            )
+        return self.copy_(result)
 
     def add_(self, other: Any, alpha: Any = 1) -> Tensor:
         return self._in_place("add_", lambda a, b: a + (b if alpha == 1 else alpha * b), other)
@@ -332,9 +350,12 @@ class Tensor:
     __ge__ = ops.ge
     __eq__ = ops.eq  # type: ignore[assignment]
     __ne__ = ops.ne  # type: ignore[assignment]
-    __invert__ = ops.logical_not
-    __and__ = ops.logical_and
-    __or__ = ops.logical_or
+    __invert__ = ops.bitwise_not
+    __and__ = ops.bitwise_and
+    __or__ = ops.bitwise_or
+    __xor__ = ops.bitwise_xor
+    __mod__ = ops.remainder
+    __floordiv__ = ops.floor_divide
     __hash__ = object.__hash__
 
     def __radd__(self, other: Any) -> Tensor:
@@ -371,7 +392,10 @@ class Tensor:
     sin, cos, tanh, sigmoid, erf = ops.sin, ops.cos, ops.tanh, ops.sigmoid, ops.erf
     maximum, minimum, masked_fill = ops.maximum, ops.minimum, ops.masked_fill
     eq, ne, lt, le, gt, ge = ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge
-    isnan, isinf, isfinite = ops.isnan, ops.isinf, ops.isfinite
+    isnan, isinf, isfinite, allclose = ops.isnan, ops.isinf, ops.isfinite, ops.allclose
+    floor, ceil, round = ops.floor, ops.ceil, ops.round
+    remainder, floor_divide = ops.remainder, ops.floor_divide
+    logical_not, logical_and, logical_or = ops.logical_not, ops.logical_and, ops.logical_or
     relu, softmax, log_softmax = ops.relu, ops.softmax, ops.log_softmax
 
     def where(self, condition: Any, other: Any) -> Tensor:
@@ -404,6 +428,23 @@ class Tensor:
     flatten, squeeze, unsqueeze, transpose = ops.flatten, ops.squeeze, ops.unsqueeze, ops.transpose
     broadcast_to, movedim, roll, pad = ops.broadcast_to, ops.movedim, ops.roll, ops.pad
     split, chunk, tril, triu, diagonal = ops.split, ops.chunk, ops.tril, ops.triu, ops.diagonal
+    swapaxes, unbind = ops.swapaxes, ops.unbind
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        return ops.expand(self, other.shape)
+
+    def view_as(self, other: Tensor) -> Tensor:
+        return ops.reshape(self, other.shape)
+
+    def contiguous(self) -> Tensor:
+        """Itself where its memory is in C order, else a copy that is."""
+        return self if self.data.flags.c_contiguous else self.clone()
+
+    def t(self) -> Tensor:
+        """The transpose of a matrix; vectors and numbers as they are."""
+        if self.ndim > 2:
+            raise ValueError(f"t() is for at most two dimensions, this tensor has {self.ndim}: use .mT or transpose")
+        return self.T
 
     @property
     def T(self) -> Tensor:
@@ -421,7 +462,7 @@ class Tensor:
     sort, argsort, topk = ops.sort, ops.argsort, ops.topk
 
     # products
-    matmul, dot, mv, bmm, outer = ops.matmul, ops.dot, ops.mv, ops.bmm, ops.outer
+    matmul, dot, mv, mm, bmm, outer = ops.matmul, ops.dot, ops.mv, ops.mm, ops.bmm, ops.outer
 
 
 engine.Tensor = Tensor  # type: ignore[misc]  # the engine makes Tensors, and every op imports the engine

@@ -90,6 +90,8 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
     (tensor(5.), tensor([2., 4.]))
     """
 
+    _check_function("grad", function, argnums)
+
     def wrapped(*args: Any, **settings: Any) -> Any:
         wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         with _running() as create_graph:
@@ -186,6 +188,8 @@ def jacobian(function: Callable, argnums: int = 0) -> Callable:
             [0., 4.]])
     """
 
+    _check_function("jacobian", function, argnums)
+
     def wrapped(*args: Any, **settings: Any) -> Tensor:
         with _running() as create_graph:
             x = _own_node(args[argnums])
@@ -209,6 +213,15 @@ def hessian(function: Callable, argnums: int = 0) -> Callable:
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+def _check_function(name: str, function: Any, argnums: Any) -> None:
+    numbers = [argnums] if isinstance(argnums, int) else argnums
+    if not callable(function) or not isinstance(numbers, Sequence) or not all(isinstance(i, int) for i in numbers):
+        raise TypeError(
+            f"{name} takes a function and gives a function: minillm.{name}(f)(x). For a graph that is already recorded "
+            "use minillm.gradients(outputs, inputs), which is PyTorch's torch.autograd.grad"
+        )
 
 
 class _running:

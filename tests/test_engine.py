@@ -828,3 +828,80 @@ def test_cancellation():
     assert x.var().item() == pytest.approx(np.arange(16).var(ddof=1), rel=1e-5)
     many = minillm.full((65_536,), 0.1)
     assert many.mean().item() == pytest.approx(0.1, rel=1e-6)
+
+
+def test_a_rule_that_returns_too_few_gradients_is_an_error():
+    @minillm.op
+    def two(x, y):
+        return x * y
+
+    @two.vjp
+    def _(dout, y):
+        return dout * y
+
+    x, y = (minillm.tensor([2.0], requires_grad=True) for _ in range(2))
+    with pytest.raises(minillm.GraphError, match=r"rule of two returned 1 gradient"):
+        two(x, y).backward()
+    two(x, 3.0).backward()  # nothing is missing here
+    assert x.grad.item() == 3.0
+
+
+def test_a_rule_that_asks_for_what_there_is_not_is_an_error():
+    @minillm.op
+    def one(x):
+        return x * 2, {"twice": 2}
+
+    @one.vjp
+    def _(dout, twise):
+        return dout * twise
+
+    with pytest.raises(minillm.GraphError, match=r"asks for 'twise'.*it can have .*twice"):
+        one(minillm.tensor([1.0], requires_grad=True))
+
+
+def test_in_place_arithmetic_does_not_truncate():
+    x = minillm.tensor([1, 2])
+    for write in (lambda: x.add_(0.5), lambda: x.mul_(2.7), lambda: x.div_(2)):
+        with pytest.raises(TypeError, match="can only hold int64"):
+            write()
+    assert x.tolist() == [1, 2]
+    assert x.add_(1).tolist() == [2, 3]
+
+
+def test_bits_and_truth_values():
+    a, b = minillm.tensor([1, 2]), minillm.tensor([3, 1])
+    assert [(a & b).tolist(), (a | b).tolist(), (a ^ b).tolist(), (~a).tolist()] == [[1, 0], [3, 3], [2, 3], [-2, -3]]
+    t = minillm.tensor([True, False])
+    assert [(~t).tolist(), (t & True).tolist(), (t | t).tolist()] == [[False, True], [True, False], [True, False]]
+    assert (minillm.tensor([7, -7]) // 2).tolist() == [3, -4] and (minillm.tensor([7, -7]) % 3).tolist() == [1, 2]
+
+
+def test_a_hook_has_a_handle_and_no_grad_needs_no_parentheses():
+    x = minillm.tensor([1.0], requires_grad=True)
+    handle = x.register_hook(lambda g: g * 10)
+    handle.remove()
+    (x * 2).sum().backward()
+    assert x.grad.item() == 2.0
+
+    @minillm.no_grad
+    def quiet(t):
+        return t * 2
+
+    assert not quiet(x).requires_grad and (x * 2).requires_grad
+
+
+def test_the_package_exports_functions_not_their_modules():
+    from types import ModuleType
+
+    from minillm import functional
+
+    assert not [n for n, v in vars(functional).items() if isinstance(v, ModuleType) and not n.startswith("_")]
+    assert callable(minillm.softmax) and not hasattr(minillm, "scatter")
+
+
+def test_a_device_that_is_not_there_is_a_device_error():
+    if minillm.device.is_available("cuda"):
+        pytest.skip("this machine has a GPU")
+    for ask in (lambda: minillm.zeros(2, device="cuda"), lambda: minillm.tensor([1.0]).to("cuda")):
+        with pytest.raises(minillm.DeviceError, match="cuda"):
+            ask()

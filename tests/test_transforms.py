@@ -314,3 +314,12 @@ def test_float32_stays_float32():
         jacobian(F.tanh)(x),
     ):
         assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize("transform", [minillm.grad, minillm.value_and_grad, minillm.jacobian, minillm.hessian])
+def test_a_transform_of_something_else_than_a_function_says_so(transform):
+    x = minillm.tensor([1.0], requires_grad=True)
+    with pytest.raises(TypeError, match="takes a function and gives a function.*gradients"):
+        transform((x * x).sum(), x)
+    with pytest.raises(TypeError, match="takes a function and gives a function"):
+        transform(lambda t: t.sum(), x)

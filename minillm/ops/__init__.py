@@ -1,5 +1,7 @@
 """The ops, a family a file: forward and gradient rule side by side."""
 
+from typing import TYPE_CHECKING
+
 from .activation import *
 from .attention import *
 from .dropout import *
@@ -14,3 +16,6 @@ from .norm import *
 from .reduce import *
 from .shape import *
 from .softmax import *
+
+if not TYPE_CHECKING:  # `from minillm.ops import *` takes the functions, not the modules that hold them
+    __all__ = [name for name, value in globals().items() if callable(value) and not name.startswith("_")]

@@ -5,12 +5,16 @@ Comparisons and tests are constants of the graph. Rounding and sign have slope 0
 
 from __future__ import annotations
 
+from typing import Any
+
 from kernels.arrays import array_module
 
+from ..arguments import composed
 from ..engine import op
 
 __all__ = [
     "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "logical_not", "logical_and", "logical_or",
+    "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "allclose",
     "sign", "floor", "ceil", "round", "floor_divide",
 ]  # fmt: skip
 
@@ -128,3 +132,38 @@ for step in (sign, floor, ceil, round):
 def floor_divide(x, y):
     """floor(x / y)."""
     return x // y
+
+
+@op(differentiable=False)
+def bitwise_not(x):
+    """~x: of bools the negation, of integers every bit turned."""
+    return ~x
+
+
+@op(broadcasting=True, differentiable=False)
+def bitwise_and(x, y):
+    """x & y, of bools or of integers bit by bit."""
+    return x & y
+
+
+@op(broadcasting=True, differentiable=False)
+def bitwise_or(x, y):
+    """x | y, of bools or of integers bit by bit."""
+    return x | y
+
+
+@op(broadcasting=True, differentiable=False)
+def bitwise_xor(x, y):
+    """x ^ y, of bools or of integers bit by bit."""
+    return x ^ y
+
+
+@op(differentiable=False)
+def _allclose(x, y, rtol, atol, equal_nan):
+    return array_module(x).allclose(x, y, rtol, atol, equal_nan)
+
+
+@composed
+def allclose(x: Any, y: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether |x - y| <= atol + rtol |y| everywhere: one Python bool."""
+    return bool(_allclose(x, y, rtol, atol, equal_nan))

@@ -3,6 +3,11 @@
 from .arithmetic import add, div, mul, neg, pow, reciprocal, remainder, square, sub
 from .choice import abs, clamp, masked_fill, maximum, minimum, where
 from .constants import (
+    allclose,
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
     ceil,
     eq,
     floor,
@@ -29,5 +34,6 @@ __all__ = [
     "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "erf",
     "where", "masked_fill", "maximum", "minimum", "clamp", "abs",
     "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite", "logical_not", "logical_and", "logical_or",
+    "bitwise_not", "bitwise_and", "bitwise_or", "bitwise_xor", "allclose",
     "sign", "floor", "ceil", "round", "floor_divide", "to_dtype",
 ]  # fmt: skip

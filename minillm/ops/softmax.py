@@ -6,6 +6,7 @@ from typing import Any
 
 from ..device import array_module
 from ..engine import op
+from .dtype import floating
 from .elementwise import exp
 
 __all__ = ["log_softmax", "softmax"]
@@ -22,6 +23,7 @@ def softmax(x: Any, dim: int = -1) -> Any:
     >>> softmax(np.array([1e4, 1e4, 0.0]))
     array([0.5, 0.5, 0. ])
     """
+    x = floating(x)
     if x.size == 0:
         return x.copy()
     xp = array_module(x)
@@ -42,6 +44,7 @@ def log_softmax(x: Any, dim: int = -1) -> Any:
     >>> log_softmax(np.array([1e4, 0.0]))
     array([     0., -10000.])
     """
+    x = floating(x)
     if x.size == 0:
         return x.copy()
     xp = array_module(x)

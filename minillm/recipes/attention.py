@@ -28,7 +28,7 @@ class Settings:
     weight_decay: float = setting(0.05, "AdamW's weight decay")
     width: int = setting(64, "size of the states s_i")
     score: str = setting("additive", "score of two neighbouring states", choices=("additive", "scaled_dot"))
-    blocks: int = setting(1, "transformer blocks in the encoder (0: each row on its own)")
+    blocks: int = setting(1, "transformer blocks in the encoder (0: each row on its own)", least=0)
     heads: int = setting(4, "attention heads of each block")
     dropout: float = setting(0.1, "dropout inside the blocks")
 

@@ -35,7 +35,7 @@ class Settings:
     width: int = setting(128, "size of the residual stream")
     dropout: float = setting(0.0, "dropout")
     lr: float = setting(1e-3, "AdamW's highest learning rate")
-    warmup: int = setting(100, "steps of linear warm-up, at most a fifth of all; then a cosine down to a tenth")
+    warmup: int = setting(100, "steps of linear warm-up, at most a fifth of all; then a cosine to a tenth", least=0)
     weight_decay: float = setting(0.1, "AdamW's weight decay")
     clip_norm: float = setting(1.0, "largest norm of the gradient")
     every: int = setting(250, "steps between measurements")

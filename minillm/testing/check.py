@@ -117,7 +117,8 @@ class _Check:
         )
         if low and self.dtype == np.float64:
             self.report.warnings.append(
-                f"{', '.join(low)} inputs were converted to float64: differences of less are 2-23 % wrong"
+                f"{', '.join(low)} inputs were converted to float64: finite differences taken in float32 are "
+                "2 to 23 % wrong"
             )
 
     def _rounded(self, x: Any) -> Any:

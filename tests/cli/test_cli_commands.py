@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,22 +158,22 @@ def test_mistyped(capsys, argv, message):
     ("argv", "message"),
     [
         ("train gpt --heads 3", "width=128 must be a multiple of heads=3"),
-        ("train gpt --heads 0", "heads must be"),
-        ("train gpt --context 0", "context must be"),
-        ("train gpt --layers 0", "layers must be"),
+        ("train gpt --heads 0", "--heads: expected a whole number of at least 1"),
+        ("train gpt --context 0", "--context: expected a whole number of at least 1"),
+        ("train gpt --layers 0", "--layers: expected a whole number of at least 1"),
         ("train gpt --steps 0", "at least 1"),
         ("train gpt --every 0", "at least 1"),
         ("train gpt --dropout 2", "probability"),
         ("train gpt --prompt \u4e2d", "not among"),
         ("train vae --epochs 0", "epochs"),
-        ("train vae --batch-size 0", "batch_size"),
-        ("train vae --latent-dim 0", "latent_dim must be"),
+        ("train vae --batch-size 0", "--batch-size: expected a whole number of at least 1"),
+        ("train vae --latent-dim 0", "--latent-dim: expected a whole number of at least 1"),
         ("train vae --std 0", "std must be above 0"),
         ("train vae --activation rellu", "Did you mean 'relu'?"),
         ("train vae --lr 1e30 --epochs 1", "the loss is"),
         ("train attention --heads 5", "multiple of heads=5"),
         ("train autoencoder --decoder 3", "must reproduce input_dim=64"),
-        ("train autoencoder --encoding-dim 0", "encoding_dim must be"),
+        ("train autoencoder --encoding-dim 0", "--encoding-dim: expected a whole number of at least 1"),
         ("train vae --kernels cuda --device cpu", "--device cuda"),
     ],
 )
@@ -403,7 +404,7 @@ def test_generate_without_a_prompt_from_a_text_without_line_ends(capsys, tmp_pat
 
 
 def test_generate_refuses(capsys, gpt_run, tmp_path):
-    assert "character '!'" in refused(capsys, "generate", gpt_run, "--prompt", "a!")
+    assert "the model never saw '!'" in refused(capsys, "generate", gpt_run, "--prompt", "a!")
     assert "no such folder" in refused(capsys, "generate", tmp_path / "nowhere")
     assert "no config.json" in refused(capsys, "generate", tmp_path)
     assert run("train", "vae", *TINY["vae"], "--out", tmp_path / "vae", "--quiet", "--json") == 0
@@ -494,3 +495,10 @@ def test_a_terminal_that_knows_ascii_only():
     code = "import sys; from minillm.cli import main; main(['--version'][:0]); print('\\u2713')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=settings)
     assert done.returncode == 0 and done.stdout.strip().endswith(b"?")
+
+
+def test_another_model_does_not_overwrite_a_run(capsys, gpt_run):
+    weights = Path(gpt_run) / "weights.safetensors"
+    before = weights.read_bytes()
+    assert "holds a run of 'gpt'" in refused(capsys, "train", "vae", "--epochs", "1", "--out", gpt_run, "--quiet")
+    assert weights.read_bytes() == before
