@@ -7,6 +7,7 @@ from typing import Any
 
 from . import engine, random, writes
 from .engine import Node, op
+from .errors import GraphError
 from .recording import enable_grad, is_grad_enabled
 from .tensor import Tensor
 
@@ -18,7 +19,13 @@ def _checkpoint(*boundary, replay=None, nodes=(), arrays=()):
 
 @_checkpoint.vjp
 def _(dout, replay, nodes, arrays):  # arrays: saved only so that an in-place write to them is noticed
+    start = next(writes.clock)
     out = replay()
+    if set(_older_than(start, out.node)) != set(nodes):
+        raise GraphError(
+            "checkpoint: run again for the gradient, the function used other tensors than at first. It may use its "
+            "arguments and parameters that stay in place until backward(); functional_call takes them away again"
+        )
     got = engine.gradients([out.node], [dout], set(nodes), stop=True, create_graph=isinstance(dout, Tensor))
     return [got.get(n) for n in nodes]
 
@@ -26,8 +33,9 @@ def _(dout, replay, nodes, arrays):  # arrays: saved only so that an in-place wr
 def checkpoint(function: Callable[..., Tensor], *args: Any) -> Tensor:
     """function(*args), at the memory of its inputs and the time of one more forward pass.
 
-    Random numbers drawn inside are drawn again, so dropout has the same mask and the gradients are the same bits as
-    without. `function` may use any tensor around it (parameters): they get their gradients too. It returns one Tensor.
+    Random numbers drawn inside, from any Generator, are drawn again: dropout has the same mask, and the gradients are
+    the same bits as without (the order in which a tensor's several gradients are added up may differ). `function` may
+    use any tensor around it (parameters): they get their gradients too. It returns one Tensor.
     Source: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, arXiv:1604.06174.
 
     >>> import minillm
@@ -37,17 +45,17 @@ def checkpoint(function: Callable[..., Tensor], *args: Any) -> Tensor:
     """
     if not is_grad_enabled():
         return function(*args)
-    state = random.get_rng_state()
+    states = random.all_states()
     start = next(writes.clock)
 
     def replay() -> Tensor:
-        now = random.get_rng_state()
-        random.set_rng_state(state)
+        now = random.all_states()
+        random.set_all_states(states)
         try:
             with enable_grad():
                 return function(*args)
         finally:
-            random.set_rng_state(now)
+            random.set_all_states(now)
 
     out = function(*args)
     if not isinstance(out, Tensor):
@@ -55,7 +63,8 @@ def checkpoint(function: Callable[..., Tensor], *args: Any) -> Tensor:
     boundary = _older_than(start, out.node)
     if not boundary:
         return out
-    arrays = tuple([a.data for a in args if isinstance(a, Tensor)])
+    leaves = [n.leaf() for n in boundary if n.leaf is not None]
+    arrays = tuple([a.data for a in (*args, *leaves) if isinstance(a, Tensor)])  # written since? then it is an error
     return engine.wrap(
         out.data, Node(_checkpoint, (replay, boundary, arrays), boundary, out.data.shape, out.data.dtype)
     )

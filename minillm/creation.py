@@ -50,8 +50,13 @@ zeros, ones = _filled("zeros"), _filled("ones")
 
 def full(size: Any, fill_value: Any, dtype: Any = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """A tensor filled with one number."""
-    dtype = dtype or (DEFAULT if isinstance(fill_value, float) else np.int64)
+    dtype = dtype or Tensor(_plain(fill_value)).dtype
     return Tensor(array_module_of(device).full(tuple(size), fill_value, dtype=dtype), requires_grad=requires_grad)
+
+
+def _plain(value: Any) -> Any:
+    """A Python number: of a NumPy scalar, a 0-d array or a Tensor its value."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def zeros_like(x: Any) -> Tensor:
@@ -76,6 +81,7 @@ empty_like = zeros_like
 def arange(start: Any, end: Any = None, step: Any = 1, dtype: Any = None, device: str = "cpu") -> Tensor:
     """start, start + step, ... below end."""
     start, end = (0, start) if end is None else (start, end)
+    start, end, step = _plain(start), _plain(end), _plain(step)
     dtype = dtype or (DEFAULT if any(isinstance(v, float) for v in (start, end, step)) else np.int64)
     return Tensor(array_module_of(device).arange(start, end, step, dtype=dtype))
 

@@ -36,6 +36,7 @@ from . import errors, writes
 from .arguments import Arguments, parameters
 from .dtypes import promote
 from .recording import enable_grad, state
+from .summation import unbroadcast
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -251,7 +252,7 @@ def gradients(
         op = node.op
         if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
-        if node.hooks:
+        if node.hooks and not (stop and targets and node in targets):  # there the outer walk runs the hooks
             g = _run_hooks(node, g, create_graph)
         if op is None or (targets is not None and node in targets):
             if targets is None or node in targets:
@@ -301,15 +302,8 @@ def gradients(
 
 def _is_fresh(pg: Any, dout: Any, saved: tuple, siblings: Sequence) -> bool:
     """No one else holds this array: it is not a view, the cotangent, a saved array or another input's gradient."""
-    held = [dout, *saved, *(t for s in saved if type(s) is tuple for t in s)]
+    held = [*(dout if type(dout) is list else (dout,)), *saved, *(t for s in saved if type(s) is tuple for t in s)]
     return getattr(pg, "base", pg) is None and not any(pg is h for h in held) and sum(pg is s for s in siblings) <= 1
-
-
-def unbroadcast(g: Any, shape: tuple) -> Any:
-    """The gradient of a broadcast input: summed over the axes that broadcasting added or stretched."""
-    lead = g.ndim - len(shape)
-    axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1))
-    return g.sum(axis=axes, keepdims=True).reshape(shape)
 
 
 def _lifted_rule(node: Node, g: Any) -> Sequence[Any]:
@@ -344,5 +338,6 @@ def _run_hooks(node: Node, g: Any, create_graph: bool) -> Any:
     for hook in tuple(node.hooks.values()):
         new = hook(g if isinstance(g, Tensor) else wrap(g, None))
         if new is not None:
-            g = new if create_graph or not isinstance(new, Tensor) else new.data
+            errors.check_hook(node, new)
+            g = new if create_graph else new.data.astype(node.dtype)  # a copy: others may hold what the hook returned
     return g

@@ -128,6 +128,17 @@ def unknown_needs(op: Any, known: Any) -> GraphError:
     )
 
 
+def check_hook(node: Any, new: Any) -> None:
+    """What a hook returned in place of a gradient must be a Tensor of the gradient's shape."""
+    shape = getattr(new, "shape", None) if hasattr(new, "node") else None
+    if shape != node.shape:
+        raise GraphError(
+            f"a hook on a tensor of shape {node.shape} returned {describe(new)} in place of its gradient: return a "
+            "Tensor "
+            "of the same shape, or None to leave the gradient as it is"
+        )
+
+
 def no_composite(op: Any, name: str) -> GraphError:
     return GraphError(
         f"{op.__name__} has no second derivative here: its rule uses {name!r}, which the forward computed and the "

@@ -11,6 +11,7 @@ bit may differ between libraries.
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,14 @@ def random_bits(count: int, seed: int, position: int, xp: Any = np) -> Any:
 
 
 def uniform_at(shape: tuple[int, ...], seed: int, position: int, dtype: Any = np.float32, xp: Any = np) -> Any:
-    """Uniform in [0, 1) with 24 random bits, as (seed, position) determine them."""
-    bits = random_bits(math.prod(shape), seed, position, xp) >> xp.uint64(8)
-    return (bits.astype(dtype) * (2.0**-24)).reshape(shape)
+    """Uniform in [0, 1) with 24 random bits (float16: 11), as (seed, position) determine them."""
+    digits = 11 if np.dtype(dtype).itemsize == 2 else 24  # more would round up to 1
+    bits = random_bits(math.prod(shape), seed, position, xp) >> xp.uint64(32 - digits)
+    wide = xp.float64 if np.dtype(dtype) == np.float64 else xp.float32
+    return (bits.astype(wide) * (2.0**-digits)).astype(dtype).reshape(shape)
+
+
+_generators: weakref.WeakSet[Generator] = weakref.WeakSet()  # all there are: what a checkpoint has to replay
 
 
 class Generator:
@@ -64,6 +70,7 @@ class Generator:
 
     def __init__(self, seed: int = 0):
         self.manual_seed(seed)
+        _generators.add(self)
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of `seed` (0 <= seed < 2**64) again."""
@@ -87,7 +94,8 @@ class Generator:
     def uniform(
         self, shape: Any = (), low: float = 0.0, high: float = 1.0, dtype: Any = np.float32, device: str = "cpu"
     ) -> Any:
-        """Array of uniform numbers in [low, high)."""
+        """Array of uniform numbers in [low, high); rounding may reach high itself where high - low is not a power of
+        2."""
         shape, xp = _shape(shape), array_module_of(device)
         u = uniform_at(shape, *self.reserve(math.prod(shape)), dtype=dtype, xp=xp)
         return u if (low, high) == (0.0, 1.0) else u * (high - low) + low
@@ -143,3 +151,14 @@ def get_rng_state() -> tuple[int, int]:
 def set_rng_state(state: tuple[int, int]) -> None:
     """Put the default generator back to a state from `get_rng_state`."""
     default_generator.set_state(state)
+
+
+def all_states() -> list[tuple[Generator, tuple[int, int]]]:
+    """Every generator with its state."""
+    return [(g, g.get_state()) for g in _generators]
+
+
+def set_all_states(states: list[tuple[Generator, tuple[int, int]]]) -> None:
+    """Put generators back to states from `all_states`."""
+    for generator, state in states:
+        generator.set_state(state)

@@ -21,7 +21,7 @@ _hook_ids = itertools.count()
 class Handle:
     """What register_hook gives: `remove()` takes the hook away again; a call does the same."""
 
-    def __init__(self, hooks: dict[int, Any], key: int):
+    def __init__(self, hooks: dict[Any, Any], key: Any):
         self._hooks, self._key = hooks, key
 
     def remove(self) -> None:
@@ -56,6 +56,8 @@ class Tensor:
             data = data.data
         if not is_array(data):
             data = _to_array(data)
+        if data.dtype.kind == "c":
+            raise TypeError(f"tensors hold real numbers; got {data.dtype}: pass its .real and .imag as two tensors")
         self.data, self.grad, self.node = data, None, None
         if requires_grad:
             self.requires_grad = True
@@ -186,15 +188,28 @@ class Tensor:
                 continue
             g = g if isinstance(g, Tensor) else Tensor(g)
             if leaf.grad is None:
-                leaf.grad = g
+                leaf.grad = Tensor(g.data.copy()) if node.hooks and g.node is None else g  # hooks may have kept theirs
             elif create_graph or leaf.grad.node is not None:
                 leaf.grad = leaf.grad + g
             else:
                 leaf.grad.data += g.data
+                writes.mark_written(leaf.grad.data)
 
     def detach(self) -> Tensor:
         """The same memory as a constant: no gradient flows through."""
         return engine.wrap(self.data, None)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        """A leaf of its own: the same values in new memory, no gradient, no graph."""
+        if not self.is_leaf:
+            raise errors.GraphError(
+                "only leaves can be copied: use x.detach() for the values, or x.clone() to stay in the graph"
+            )
+        new = memo[id(self)] = type(self)(self.data.copy(), self.requires_grad)
+        return new
+
+    def __copy__(self) -> Tensor:
+        return type(self)(self.data, self.requires_grad) if self.is_leaf else engine.wrap(self.data, self.node)
 
     def clone(self) -> Tensor:
         """A copy in memory of its own; gradients flow through."""
@@ -207,18 +222,18 @@ class Tensor:
             def keep(g: Tensor) -> None:
                 self.grad = g.clone() if self.grad is None else self.grad + g
 
-            self.register_hook(keep)
+            self.register_hook(keep, "retain_grad")
 
-    def register_hook(self, hook: Callable[[Tensor], Any]) -> Handle:
+    def register_hook(self, hook: Callable[[Tensor], Any], key: Any = None) -> Handle:
         """Call hook(gradient) when this tensor's gradient is complete; what it returns (unless None) replaces it.
 
-        Returns a handle: handle.remove() takes the hook away.
+        Returns a handle: handle.remove() takes the hook away. A second hook under the same `key` replaces the first.
         """
         if self.node is None:
             raise errors.GraphError("register_hook: no gradient will come by, this tensor does not require grad")
         if self.node.hooks is None:
             self.node.hooks = {}
-        hooks, key = self.node.hooks, next(_hook_ids)
+        hooks, key = self.node.hooks, next(_hook_ids) if key is None else key
         hooks[key] = hook
         return Handle(hooks, key)
 
@@ -231,7 +246,7 @@ class Tensor:
                 device = w
             else:
                 dtype = w
-        x = self if device is None else ops.move(self, device)
+        x = self if device is None or device == self.device else ops.move(self, device)
         return x if dtype is None or x.dtype == np.dtype(dtype) else ops.to_dtype(x, np.dtype(dtype))
 
     def cpu(self) -> Tensor:

@@ -93,7 +93,7 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
     _check_function("grad", function, argnums)
 
     def wrapped(*args: Any, **settings: Any) -> Any:
-        wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        wanted = [_place(i, args) for i in ((argnums,) if isinstance(argnums, int) else argnums)]
         with _running() as create_graph:
             inputs = {i: _map(_own_node, args[i]) for i in wanted}
             result = function(*[inputs.get(i, a) for i, a in enumerate(args)], **settings)
@@ -192,8 +192,9 @@ def jacobian(function: Callable, argnums: int = 0) -> Callable:
 
     def wrapped(*args: Any, **settings: Any) -> Tensor:
         with _running() as create_graph:
-            x = _own_node(args[argnums])
-            out = function(*[x if i == argnums else a for i, a in enumerate(args)], **settings)
+            place = _place(argnums, args)
+            x = _own_node(args[place])
+            out = function(*[x if i == place else a for i, a in enumerate(args)], **settings)
             rows = []
             for i in range(out.numel()):
                 unit = np.zeros(out.shape, out.dtype)
@@ -213,6 +214,13 @@ def hessian(function: Callable, argnums: int = 0) -> Callable:
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+def _place(argnum: int, args: tuple) -> int:
+    """Which argument is meant, counted from the front."""
+    if not -len(args) <= argnum < len(args):
+        raise ValueError(f"argnums names argument {argnum}, but the call has {len(args)} positional ones")
+    return argnum % len(args)
 
 
 def _check_function(name: str, function: Any, argnums: Any) -> None:

@@ -323,3 +323,12 @@ def test_a_transform_of_something_else_than_a_function_says_so(transform):
         transform((x * x).sum(), x)
     with pytest.raises(TypeError, match="takes a function and gives a function"):
         transform(lambda t: t.sum(), x)
+
+
+def test_arguments_counted_from_the_back():
+    a, b = minillm.tensor([1.0, 2.0]), minillm.tensor([3.0, 4.0])
+    f = lambda a, b: (a * b * b).sum()  # noqa: E731
+    assert minillm.grad(f, argnums=-1)(a, b).tolist() == [6.0, 16.0]
+    assert minillm.jacobian(lambda a, b: a * b, argnums=-2)(a, b).tolist() == [[3.0, 0.0], [0.0, 4.0]]
+    with pytest.raises(ValueError, match="argument 2"):
+        minillm.grad(f, argnums=2)(a, b)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..checks import contiguous
 from ..numba_setup import njit, prange
+from .limits import small
 
 BLOCK_Q = 64
 BLOCK_K = 64
@@ -60,11 +61,9 @@ def attention_backward(
 
 
 def _plain(T: int, S: int, offset: int, window: int | None) -> tuple[int, int]:
-    """Offset and window as small integers that mean the same (Numba's have 64 bits; None: a window over everything)."""
-    if window is None:
-        return max(-T, min(offset, S)), 2 * (T + S) + 1
-    window = min(window, 2 * (T + S) + 1)
-    return max(-T, min(offset, S + window)), window
+    """Offset and window as small integers; None is a window over everything."""
+    offset, window = small(T, S, offset, window)
+    return offset, offset + T + S + 2 if window is None else window
 
 
 def _plain_bias(bias: Any, q: Any) -> tuple[Any, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import array_module
+from .limits import small
 
 SOURCE = Path(__file__).with_name("attention.cu")
 
@@ -97,12 +98,10 @@ def _options(
         full = xp.broadcast_to(bias, (B, H, T, S))  # a view: stride 0 where the bias repeats
         pointer = bias.ctypes.data if xp is np else bias.data.ptr
         strides = tuple(stride // bias.itemsize for stride in full.strides)
-    reach = 2 * (T + S) + 1  # a window this wide, or an offset this far, hides as much as any wider
-    window = 0 if window is None else min(window, reach)
-    offset = max(-T, min(offset, S + reach))
+    offset, window = small(T, S, offset, window)
     return bias, (
         np.array([(pointer, strides)], _BIAS),
         np.array([(B, H, heads_kv, T, S)], _SIZES),
-        np.array([(causal, offset, window)], _MASK),
+        np.array([(causal, offset, window or 0)], _MASK),
         np.float32(scale),
     )

@@ -21,9 +21,10 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..creation import zeros
+from ..nn.modes import evaluation
 from ..recording import no_grad
 from ..tensor import Tensor
-from .common import check_sizes, evaluation, from_dict
+from .common import check_sizes, from_dict
 
 
 @dataclass(frozen=True)

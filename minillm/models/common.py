@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -48,14 +46,3 @@ def check_sizes(config: Any, *names: str, least: int = 1) -> None:
             if isinstance(n, bool) or not hasattr(n, "__index__") or n < least:
                 model = type(config).__name__.removesuffix("Config")
                 raise ValueError(f"{model}: {name} must be a whole number of at least {least}, got {n!r}")
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Inside the block the model is in evaluation mode (no dropout); afterwards in the mode it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

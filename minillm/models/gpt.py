@@ -27,10 +27,11 @@ from .. import functional as F
 from .. import nn
 from ..creation import as_tensor
 from ..device import array_module
+from ..nn.modes import evaluation
 from ..random import Generator, default_generator
 from ..recording import no_grad
 from ..tensor import Tensor
-from .common import check_sizes, evaluation, from_dict
+from .common import check_sizes, from_dict
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,11 @@ class GPT(nn.Module):
 
 def _choose(logits: Any, temperature: float, top_k: int | None, generator: Generator) -> int:
     """An index drawn from softmax(logits / temperature)."""
+    xp = array_module(logits)
+    if bool(xp.isnan(logits).any()):
+        raise ValueError("generate: the model's logits are NaN; its weights are broken (a training that diverged?)")
     if temperature == 0:
         return int(logits.argmax())
-    xp = array_module(logits)
     logits = (logits.astype(xp.float64) - float(logits.max())) / temperature  # at most 0: no overflow
     if top_k is not None and top_k < logits.size:
         logits[xp.argsort(-logits)[top_k:]] = -xp.inf

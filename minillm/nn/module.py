@@ -52,9 +52,9 @@ class Module:
                 "modules (a tuple holds modules that are not to be trained with this one)"
             )
         old = vars(self).get(name)
-        if isinstance(old, Parameter) and isinstance(value, Tensor) and not isinstance(value, Parameter):
+        if isinstance(old, Parameter) and value is not None and not isinstance(value, Parameter):
             raise TypeError(
-                f"{type(self).__name__}.{name} is a Parameter; a plain Tensor in its place would not be trained. "
+                f"{type(self).__name__}.{name} is a Parameter; a {type(value).__name__} in its place is not trained. "
                 "Assign a Parameter, or write its values: with no_grad(): module.weight.copy_(values)"
             )
         object.__setattr__(self, name, value)

@@ -25,8 +25,3 @@ class Parameter(Tensor):
         if not flags.c_contiguous or not getattr(flags, "writeable", True):
             self.data = array_module(self.data).array(self.data, order="C", copy=True)
         self.requires_grad = requires_grad
-
-    def __deepcopy__(self, memo: dict) -> Parameter:
-        """A Parameter of its own: same values, no gradient, no graph."""
-        copy = memo[id(self)] = Parameter(self.data.copy(), self.requires_grad)
-        return copy

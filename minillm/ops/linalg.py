@@ -9,8 +9,10 @@ from typing import Any
 from ..arguments import composed
 from ..device import array_module
 from ..dtypes import promote
-from ..engine import op, unbroadcast
+from ..engine import op
+from ..summation import unbroadcast
 from .contract import contract, parse, sizes_of
+from .reduce import sum as total
 from .shape import diagonal
 from .views import reshape, transpose
 
@@ -102,7 +104,7 @@ def _(dout, x, weight, needs_grad):
     need_x, need_weight, need_bias = needs_grad
     dx = matmul(dout, weight) if need_x else None  # (..., in)
     dweight = matmul(mT(rows(dout)), rows(x)) if need_weight else None  # (out, in)
-    dbias = rows(dout).sum(axis=0) if need_bias else None  # (out,)
+    dbias = total(rows(dout), 0) if need_bias else None  # (out,)
     return dx, dweight, dbias
 
 

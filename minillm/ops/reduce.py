@@ -12,6 +12,7 @@ import numpy as np
 from kernels.arrays import array_module
 
 from ..engine import op
+from ..summation import sum_over
 from .arithmetic import pow
 from .choice import abs, where
 from .constants import sign
@@ -40,8 +41,10 @@ def sum(x, dim=None, keepdim=False):
     tensor([4., 6.])
     """
     x = array(x)
-    dtype = np.int64 if x.dtype.kind in "iub" else None
-    return x.sum(axis=reduced(x.shape, dim), dtype=dtype, keepdims=keepdim), {"shape": x.shape}
+    axes = reduced(x.shape, dim)
+    if x.dtype.kind in "iub":
+        return x.sum(axis=axes, dtype=np.int64, keepdims=keepdim), {"shape": x.shape}
+    return sum_over(x, axes, keepdim), {"shape": x.shape}
 
 
 @sum.vjp
@@ -144,7 +147,7 @@ def logsumexp(x, dim=None, keepdim=False):
     top = (x.max if count(x.shape, dim) else x.sum)(axis=axes, keepdims=True)  # the empty sum: 0
     top = xp.where(xp.isfinite(top), top, 0)
     total = xp.exp(x - top).sum(axis=axes, keepdims=True)
-    out = xp.where(total > 0, xp.log(xp.where(total > 0, total, 1)) + top, -math.inf)
+    out = xp.where(total == 0, -math.inf, xp.log(xp.where(total == 0, 1, total)) + top)  # nan stays nan
     return out if keepdim else out.squeeze(axes)
 
 

@@ -14,6 +14,7 @@ from .. import functional as F
 from .. import nn
 from ..creation import as_tensor
 from ..errors import nearest
+from ..nn.modes import evaluation
 from ..optim import Optimizer, clip_grad_norm_
 from ..random import Generator
 from ..recording import no_grad
@@ -197,7 +198,7 @@ def train_step(
         )
     value.backward()
     if clip_norm is not None:
-        clip_grad_norm_(model.parameters(), clip_norm)
+        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
     return result
 
@@ -216,12 +217,11 @@ def evaluate(
 
 @no_grad()
 def _mean_loss(model: nn.Module, x: Any, y: Any, batch_loss: Callable, batch_size: int = 512) -> float:
-    was_training, total = model.training, 0.0
-    model.eval()
-    for i in range(0, len(x), batch_size):
-        batch, target = Tensor(x[i : i + batch_size]), Tensor(y[i : i + batch_size])
-        total += batch_loss(batch, target).item() * len(batch)
-    model.train(was_training)
+    total = 0.0
+    with evaluation(model):
+        for i in range(0, len(x), batch_size):
+            batch, target = Tensor(x[i : i + batch_size]), Tensor(y[i : i + batch_size])
+            total += batch_loss(batch, target).item() * len(batch)
     return total / len(x)
 
 

@@ -63,7 +63,7 @@ class Run:
     def write_weights(self, model: nn.Module) -> None:
         from safetensors.numpy import save
 
-        state = {k: np.ascontiguousarray(v) for k, v in model.state_dict().items()}
+        state = {k: np.array(v, order="C") for k, v in model.state_dict().items()}  # ascontiguousarray would lose 0-d
         self._write("weights.safetensors", save(state))
 
     def _write(self, name: str, content: str | bytes) -> None:

@@ -358,3 +358,22 @@ def test_history():
     assert h.curve("epoch") == [(2, 1), (3, 2)]
     assert h.last("loss") == 1.0
     assert [row["step"] for row in h] == [1, 2, 3]
+
+
+def test_clipping_counts_only_what_the_optimizer_moves():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+    frozen = optim.SGD(model[1].parameters(), lr=1.0)
+    with minillm.no_grad():
+        for layer in model:
+            layer.weight.copy_(1.0)
+    model[0].weight.grad = minillm.full((1, 1), 1e6)
+    train_step(model, lambda: model(minillm.ones(1, 1)).sum(), frozen, clip_norm=0.5)
+    assert model[1].weight.item() == pytest.approx(0.5)
+
+
+def test_evaluation_leaves_each_module_in_its_mode():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    model.train()
+    model[1].eval()
+    evaluate(model, np.ones((4, 2), np.float32), loss="mse")
+    assert model.training and model[0].training and not model[1].training
