@@ -43,7 +43,7 @@ def constant(function):
     return hasattr(function, "vjp") and function.rule is None
 
 
-NO_GRADIENT = {"allclose", "argsort", "one_hot"}  # functions written with ops, whose results are integers or truth values
+NO_GRADIENT = {"allclose", "argsort", "one_hot"}  # written with ops, but the results are integers or bools
 
 
 def test_every_function_with_a_gradient_is_in_the_table():
