@@ -104,6 +104,12 @@ class Optimizer:
         sizes = [len(g["params"]) for g in groups], [len(g["params"]) for g in self.param_groups]
         if sizes[0] != sizes[1]:
             raise ValueError(f"load_state_dict: given groups of {sizes[0]} parameters, this optimizer has {sizes[1]}")
+        for given in groups:
+            if not set(given) >= set(self.defaults):
+                raise ValueError(
+                    f"load_state_dict: it is the state of another optimizer: {type(self).__name__} has the settings "
+                    f"{sorted(self.defaults)}, given are {sorted(given)}"
+                )
         ours = dict(zip((i for g in groups for i in g["params"]), parameters))
         state = {}
         for key, values in state_dict["state"].items():

@@ -13,6 +13,8 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..creation import as_tensor
+from ..device import device_of, to_device
+from ..dtypes import is_floating
 from ..errors import nearest
 from ..nn.modes import evaluation
 from ..optim import Optimizer, clip_grad_norm_
@@ -52,7 +54,7 @@ def fit(
 ) -> History:
     """Train `model` on arrays; the history has a row per epoch. The model is left in evaluation mode.
 
-    inputs      (N, ...) array or Tensor; moved to the model's device, and so are the others
+    inputs      (N, ...) array or Tensor; moved to the model's device and floating dtype, and so are the others
     targets     (N, ...); None: the inputs themselves (autoencoders)
     loss        a name from LOSSES, or loss(model(x), target) -> scalar Tensor; None: the model's own loss(x, target)
     optimizer   has to be given: optim.Adam(model.parameters(), lr=1e-3)
@@ -66,13 +68,12 @@ def fit(
     batch_loss = _batch_loss(model, loss, targets is not None)
     if optimizer is None:
         raise TypeError("fit: give an optimizer, for instance optim.Adam(model.parameters(), lr=1e-3)")
-    device = device_of_model(model)
-    x = as_tensor(inputs).to(device).data
-    y = x if targets is None else as_tensor(targets).to(device).data
+    x = placed(inputs, model)
+    y = x if targets is None else placed(targets, model)
     _check("inputs", x, y)
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"fit: epochs and batch_size must be at least 1, got epochs={epochs}, batch_size={batch_size}")
-    held_out = _held_out(validation, targets is not None, device)
+    held_out = _held_out(validation, targets is not None, model)
     steps = math.ceil(len(x) / batch_size)
     generator = Generator(seed)
     history = History()
@@ -81,7 +82,7 @@ def fit(
     def epoch_of_batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = generator.permutation(len(x)) if shuffle else np.arange(len(x))
         for i in range(steps):
-            rows = as_tensor(order[i * batch_size : (i + 1) * batch_size]).to(device).data
+            rows = to_device(order[i * batch_size : (i + 1) * batch_size], device_of(x))
             yield Tensor(x[rows]), Tensor(y[rows])
 
     started = time.perf_counter()
@@ -208,9 +209,8 @@ def evaluate(
 ) -> float:
     """Mean loss over a data set, in evaluation mode; batches are weighted by their size. Arguments as in `fit`."""
     batch_loss = _batch_loss(model, loss, targets is not None)
-    device = device_of_model(model)
-    x = as_tensor(inputs).to(device).data
-    y = x if targets is None else as_tensor(targets).to(device).data
+    x = placed(inputs, model)
+    y = x if targets is None else placed(targets, model)
     _check("inputs", x, y)
     return _mean_loss(model, x, y, batch_loss, batch_size)
 
@@ -243,7 +243,7 @@ def _batch_loss(
     return lambda batch, target: function(model(batch), target)
 
 
-def _held_out(validation: Any, targets_given: bool, device: str) -> tuple[Any, Any] | None:
+def _held_out(validation: Any, targets_given: bool, model: nn.Module) -> tuple[Any, Any] | None:
     """Arrays (inputs, targets) to measure on, from what the user gave as `validation`."""
     if validation is None:
         return None
@@ -252,14 +252,17 @@ def _held_out(validation: Any, targets_given: bool, device: str) -> tuple[Any, A
         raise ValueError(
             "fit: validation must be a tuple (inputs, targets), or inputs alone where the training has no targets"
         )
-    x, y = (as_tensor(v).to(device).data for v in pair)
+    x, y = (placed(v, model) for v in pair)
     _check("validation inputs", x, y)
     return x, y
 
 
-def device_of_model(model: nn.Module) -> str:
-    """Where the model's parameters are."""
-    return next((p.device for p in model.parameters()), "cpu")
+def placed(values: Any, model: nn.Module) -> Any:
+    """The values as an array on the model's device, and in its dtype where they are floating."""
+    x, like = as_tensor(values), next(model.parameters(), None)
+    if like is None:
+        return x.data
+    return x.to(like.device, like.dtype if is_floating(x.dtype) else None).data
 
 
 def _check(name: str, x: Any, y: Any) -> None:

@@ -261,3 +261,16 @@ def test_a_small_network_learns_xor(name, settings):
         optimizer.step()
     assert value.item() < 0.1  # log 2 = 0.69 is guessing
     assert "group 0: 4 parameters" in repr(optimizer)
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    def parameter():
+        p = nn.Parameter(np.ones(3, np.float32))
+        p.grad = randn(3)
+        return p
+
+    sgd, adam = optim.SGD([parameter()], lr=0.1, momentum=0.9), optim.Adam([parameter()], lr=0.1)
+    sgd.step()
+    with pytest.raises(ValueError, match="another optimizer"):
+        adam.load_state_dict(sgd.state_dict())
+    adam.step()

@@ -377,3 +377,11 @@ def test_evaluation_leaves_each_module_in_its_mode():
     model[1].eval()
     evaluate(model, np.ones((4, 2), np.float32), loss="mse")
     assert model.training and model[0].training and not model[1].training
+
+
+def test_float64_arrays_train_a_float32_model():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    x = np.random.default_rng(0).random((8, 3))
+    assert x.dtype == np.float64
+    fit(model, x, loss="mse", optimizer=optim.SGD(model.parameters(), lr=0.1), validation=x, progress=False)
+    assert all(p.dtype == np.float32 for p in model.parameters())
