@@ -15,7 +15,7 @@ FULL: dict[str, dict[str, Any]] = {
     "autoencoder": {},
     "vae": {"likelihood": "gaussian", "std": 0.12, "latent_dim": 10, "epochs": 150},
     "attention": {},
-    "gpt": {"steps": 800, "lr": 2e-3, "every": 200},
+    "gpt": {"steps": 700, "lr": 2e-3, "every": 175},
 }
 QUICK: dict[str, dict[str, Any]] = {
     "autoencoder": {"epochs": 20},
