@@ -14,8 +14,8 @@ from .training import Run
 FULL: dict[str, dict[str, Any]] = {
     "autoencoder": {},
     "vae": {"likelihood": "gaussian", "std": 0.12, "latent_dim": 10, "epochs": 150},
-    "attention": {},
-    "gpt": {"steps": 700, "lr": 2e-3, "every": 175},
+    "attention": {"epochs": 20},
+    "gpt": {"steps": 600, "lr": 2e-3, "every": 150},
 }
 QUICK: dict[str, dict[str, Any]] = {
     "autoencoder": {"epochs": 20},
