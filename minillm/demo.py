@@ -15,7 +15,7 @@ FULL: dict[str, dict[str, Any]] = {
     "autoencoder": {},
     "vae": {"likelihood": "gaussian", "std": 0.12, "latent_dim": 10, "epochs": 150},
     "attention": {"epochs": 20},
-    "gpt": {"steps": 600, "lr": 2e-3, "every": 150},
+    "gpt": {"steps": 500, "lr": 2e-3, "every": 125},
 }
 QUICK: dict[str, dict[str, Any]] = {
     "autoencoder": {"epochs": 20},
