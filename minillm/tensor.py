@@ -97,9 +97,11 @@ class Tensor:
         return self
 
     def size(self, dim: int | None = None) -> Any:
+        """Sizes of all dimensions, or of one."""
         return self.shape if dim is None else self.shape[dim]
 
     def dim(self) -> int:
+        """Number of dimensions."""
         return self.ndim
 
     def numel(self) -> int:
@@ -131,6 +133,7 @@ class Tensor:
         return self.data.item()
 
     def tolist(self) -> Any:
+        """The values as nested Python lists."""
         return self.numpy().tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -250,29 +253,37 @@ class Tensor:
         return x if dtype is None or x.dtype == np.dtype(dtype) else ops.to_dtype(x, np.dtype(dtype))
 
     def cpu(self) -> Tensor:
+        """On the CPU."""
         return self.to("cpu")
 
     def cuda(self) -> Tensor:
+        """On the GPU; DeviceError where there is none."""
         return self.to("cuda")
 
     def float(self) -> Tensor:
+        """In float32."""
         return self.to(np.float32)
 
     def double(self) -> Tensor:
+        """In float64."""
         return self.to(np.float64)
 
     def half(self) -> Tensor:
+        """In float16."""
         return self.to(np.float16)
 
     def long(self) -> Tensor:
+        """In int64."""
         return self.to(np.int64)
 
     def bool(self) -> Tensor:
+        """True where not zero."""
         return self.to(np.bool_)
 
     astype = to
 
     def type_as(self, other: Tensor) -> Tensor:
+        """In other's dtype."""
         return self.to(other.dtype)
 
     # ------------------------------------------------------------------------------------ in-place writes
@@ -304,6 +315,7 @@ class Tensor:
     fill_ = copy_
 
     def zero_(self) -> Tensor:
+        """Overwrite the values with 0."""
         return self.copy_(0)
 
     def _in_place(self, name: str, function: Callable, other: Any) -> Tensor:
@@ -317,15 +329,19 @@ class Tensor:
         return self.copy_(result)
 
     def add_(self, other: Any, alpha: Any = 1) -> Tensor:
+        """self + alpha * other, written in place."""
         return self._in_place("add_", lambda a, b: a + (b if alpha == 1 else alpha * b), other)
 
     def sub_(self, other: Any, alpha: Any = 1) -> Tensor:
+        """self - alpha * other, written in place."""
         return self._in_place("sub_", lambda a, b: a - (b if alpha == 1 else alpha * b), other)
 
     def mul_(self, other: Any) -> Tensor:
+        """self * other, written in place."""
         return self._in_place("mul_", lambda a, b: a * b, other)
 
     def div_(self, other: Any) -> Tensor:
+        """self / other, written in place."""
         return self._in_place("div_", lambda a, b: a / b, other)
 
     def _augmented(self, name: str, other: Any, in_place: Callable, out_of_place: Callable) -> Tensor:
@@ -424,20 +440,25 @@ class Tensor:
 
     # shapes: sizes as arguments or as one tuple
     def reshape(self, *shape: Any) -> Tensor:
+        """The same elements in another shape; one size may be -1."""
         return ops.reshape(self, _sizes(shape))
 
     view = reshape
 
     def permute(self, *dims: Any) -> Tensor:
+        """Dimensions in another order."""
         return ops.permute(self, _sizes(dims))
 
     def expand(self, *size: Any) -> Tensor:
+        """Dimensions of size 1 repeated to `size`, without a copy; -1 keeps one."""
         return ops.expand(self, _sizes(size))
 
     def repeat(self, *repeats: Any) -> Tensor:
+        """Copies side by side, so many along each dimension."""
         return ops.repeat(self, _sizes(repeats))
 
     def flip(self, *dims: Any) -> Tensor:
+        """These dimensions backwards."""
         return ops.flip(self, _sizes(dims))
 
     flatten, squeeze, unsqueeze, transpose = ops.flatten, ops.squeeze, ops.unsqueeze, ops.transpose
@@ -446,9 +467,11 @@ class Tensor:
     swapaxes, unbind = ops.swapaxes, ops.unbind
 
     def expand_as(self, other: Tensor) -> Tensor:
+        """Expanded to other's shape."""
         return ops.expand(self, other.shape)
 
     def view_as(self, other: Tensor) -> Tensor:
+        """Reshaped to other's shape."""
         return ops.reshape(self, other.shape)
 
     def contiguous(self) -> Tensor:

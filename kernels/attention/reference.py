@@ -1,10 +1,14 @@
 """Attention as its definition: the specification that the other implementations are compared with.
 
+q (B, H, T, D): B sequences, H heads, T queries of D numbers. k, v (B, H_kv, S, D): S keys and their values; H / H_kv
+query heads share each. lse (B, H, T). Which keys a query sees is said by causal, offset, window and bias, defined in
+`kernels.attention`; a query that sees none has out 0 and lse -inf, and that is what every `where` below is for.
+
 forward, per query i; j runs over the keys that i sees:
 
     s_ij  = scale * q_i . k_j + bias_ij
     lse_i = log sum_j exp(s_ij)
-    p_ij  = exp(s_ij - lse_i)
+    p_ij  = exp(s_ij - lse_i)         in code exp(s_ij - top_i) / total_i, top_i = max_j s_ij: exp cannot overflow
     out_i = sum_j p_ij v_j
 
 backward, from dout, in matrices:

@@ -95,7 +95,10 @@ class VAE(nn.Module):
         return (d * d).sum(-1) * -0.5 - x.shape[-1] * (math.log(self.config.std) + 0.5 * _LOG_2PI)
 
     def elbo(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The bound on log p(x), one sample of z, in nats per example: (B,). Includes beta."""
+        """log p(x|z) - beta KL in nats per example, (B,), from one sample of z: at beta = 1 a bound on log p(x).
+
+        x (B, input_dim); a Bernoulli likelihood takes x in [0, 1], grey values as probabilities.
+        """
         out = self(x, noise)
         return self.log_likelihood(out.logits, x) - self.config.beta * out.kl
 

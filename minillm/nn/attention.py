@@ -30,7 +30,9 @@ class _SingleHead(Module):
 
     def score(self, query: Any, key: Any) -> Any:
         """(B, Q, D), (B, S, D) -> (B, Q, S)"""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no score(query, key): write one, it is what sets it apart"
+        )
 
     def forward(self, query: Any, key: Any, value: Any, mask: Any = None) -> tuple[Any, Any]:
         """Each query's weighted mean of the values, and the weights.
