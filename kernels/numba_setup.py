@@ -1,5 +1,13 @@
 """Where every Numba kernel gets `njit` and `prange`: `from ..numba_setup import njit, prange`.
 
+What this `njit` adds to Numba's:
+
+- Compiled code is kept on disk, and is stale as soon as *any* file it was made from changes. Numba looks at the file of
+  the function alone; here the files it imports from this package count too, and the width of vectors.
+- A folder that cannot be written is no error: Numba takes the user's cache folder, and where there is none either, the
+  code is compiled anew in each process.
+- The first compilation says so on stderr, once, because it takes seconds. KERNELS_QUIET=1 says nothing.
+
 GNU OpenMP, which runs Numba's threads, lets idle threads spin for a long time before they sleep. OpenBLAS has threads
 of its own that spin too, and on a few cores the two starve each other: a matrix product and a kernel called in turn,
 0.24 ms of work, take 8 ms on two cores. A spin count of 1000 ends that (0.32 ms) and costs a kernel launch 2 us. The
@@ -13,6 +21,94 @@ import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from numba import njit, prange
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import prange
+from numba.core import event
+from numba.core.caching import FunctionCache
 
 __all__ = ["njit", "prange"]
+
+_PACKAGE = Path(__file__).parent
+_IMPORT = re.compile(r"^\s*from (\.+)([\w.]*) import (\([^)]*\)|[^\n(]+)", re.MULTILINE)
+
+
+def njit(function: Callable | None = None, **options: Any) -> Any:
+    """numba.njit with the cache described above; for options see Numba."""
+    if function is None:
+        return lambda f: njit(f, **options)
+    cached = options.pop("cache", True)
+    compiled = numba.njit(**options)(function)
+    if cached:
+        try:
+            compiled._cache = _Cache(function)
+        except RuntimeError:  # no folder can be written
+            pass
+    return compiled
+
+
+class _Cache(FunctionCache):
+    """Numba's cache on disk, with a stamp of all the sources."""
+
+    def __init__(self, function: Callable):
+        super().__init__(function)
+        lanes = os.environ.get("KERNELS_SIMD_LANES", "")
+        sources = b"".join(_digest(path) for path in sorted(_sources(Path(function.__code__.co_filename))))
+        self._cache_file._source_stamp = hashlib.sha256(sources + lanes.encode()).hexdigest()
+
+
+@cache
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _sources(path: Path) -> set[Path]:
+    """The file and all files of this package that it imports from, and those that they do."""
+    found: set[Path] = set()
+    waiting = {path.resolve()}
+    while waiting:
+        one = waiting.pop()
+        found.add(one)
+        if _PACKAGE in one.parents:
+            waiting |= _imports(one) - found
+    return found
+
+
+@cache
+def _imports(path: Path) -> frozenset[Path]:
+    """The files of `from .module import name` and `from . import module` statements."""
+    files = set()
+    for dots, module, names in _IMPORT.findall(path.read_text()):
+        folder = path.parents[len(dots) - 1].joinpath(*filter(None, module.split(".")))
+        for name in re.findall(r"\w+", re.sub(r"#.*|\bas \w+", "", names)):
+            for file in (folder / f"{name}.py", folder / name / "__init__.py", folder.with_suffix(".py"), folder / "__init__.py"):
+                if file.exists():
+                    files.add(file)
+                    break
+    return frozenset(files)
+
+
+class _Announce(event.Listener):
+    """One line on stderr before the first of our functions is compiled; nothing for those that the cache has."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        if not self.said and dispatcher.py_func.__module__.startswith("kernels."):
+            _Announce.said = True
+            print("kernels: compiling for this CPU; takes seconds, once: the result is kept on disk", file=sys.stderr)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+if "KERNELS_QUIET" not in os.environ:
+    event.register("numba:compile", _Announce())
