@@ -10,6 +10,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
+
+from kernels.arrays import is_array
+
 from . import errors
 
 ALIASES = {"axis": "dim", "keepdims": "keepdim", "input": "x", "other": "y"}  # NumPy's and PyTorch's words -> ours
@@ -59,6 +63,31 @@ class Arguments:
                 f"{self.function}() needs {', '.join(missing)}; its arguments are ({', '.join(self.names)})"
             )
         return (args, full) if self.variadic else (tuple(full.values()), {})
+
+
+def unwrap(args: tuple, broadcasting: bool) -> tuple[list[Any], list[Any] | None, bool]:
+    """What an op works on: (arrays and settings, the nodes they came from, whether the dtypes may differ).
+
+    The nodes are None if none of the arguments is a Tensor.
+    """
+    arrays, nodes = [], []
+    tensors = mixed = False
+    dtype = None
+    for a in args:
+        node = getattr(a, "node", _MISSING)
+        if node is not _MISSING:  # a Tensor
+            tensors, a = True, a.data
+            if dtype is not a.dtype:
+                mixed, dtype = mixed or dtype is not None, a.dtype
+        else:
+            node = None
+            if isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
+                a = a.item()
+            elif broadcasting and is_array(a):
+                mixed = True
+        arrays.append(a)
+        nodes.append(node)
+    return arrays, nodes if tensors else None, mixed
 
 
 def composed(function: F) -> F:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ import numpy as np
 from kernels.arrays import is_array
 
 from . import errors, writes
-from .arguments import Arguments, parameters
+from .arguments import Arguments, parameters, unwrap
 from .dtypes import promote
 from .recording import enable_grad, state
 from .summation import unbroadcast
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 else:
     Tensor = type(None)  # tensor.py puts the class here: ops need only this file
 
+generic, ndarray, new = np.generic, np.ndarray, object.__new__  # looked up on every call
 monitor: Any = None  # anomaly.py puts its watcher here
 
 
@@ -99,40 +100,34 @@ def op(
     def run(*args: Any, **settings: Any) -> Any:
         if settings or len(args) != count:
             args, settings = signature.bind(args, settings)
-        arrays: list[Any] = []
-        parents: list[Node | None] = []
-        lifted = recorded = mixed = False
-        dtype = None
-        for a in args:
-            if isinstance(a, Tensor):
-                lifted, node, a = True, a.node, a.data
-                if node is not None:
-                    recorded = True
-                if dtype is not a.dtype:
-                    mixed, dtype = mixed or dtype is not None, a.dtype
-            else:
-                node = None
-                if broadcasting and is_array(a):
-                    mixed = True
-                elif isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
-                    a = a.item()
-            arrays.append(a)
-            parents.append(node)
-        if not lifted:
-            return _split(forward(*args, **settings), outputs)[0]
+        arrays: Any
+        parents: Any
+        if count == 1 and isinstance(args[0], Tensor):  # the commonest calls, told apart without a loop
+            arrays, parents, mixed = (args[0].data,), (args[0].node,), False
+        elif count == 2 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor):
+            x, y = args
+            arrays, parents, mixed = (x.data, y.data), (x.node, y.node), x.data.dtype is not y.data.dtype
+        elif count == 2 and isinstance(args[0], Tensor) and type(args[1]) is float:
+            x, y = args
+            arrays, parents, mixed = (x.data, y), (x.node, None), False
+        else:
+            arrays, parents, mixed = unwrap(args, broadcasting)
+            if parents is None:
+                return _split(forward(*args, **settings), outputs)[0]
         extras: dict[str, Any] | None = None
         try:
             if mixed and broadcasting:
                 arrays = promote(arrays)
-            out = forward(*arrays, **settings)
-            if type(out) is tuple:
-                out, extras = _split(out, outputs)
+            out = forward(*arrays, **settings) if settings else forward(*arrays)
         except Exception as error:
             raise errors.explain(call, args, settings, error) from error
-        if isinstance(out, np.generic):
-            out = np.asarray(out)
+        if type(out) is not ndarray:
+            if type(out) is tuple:
+                out, extras = _split(out, outputs)
+            if isinstance(out, generic):
+                out = np.asarray(out)
         node = None
-        if recorded and differentiable and state.recording:
+        if state.recording and differentiable and any(parents):
             if pick is not None:
                 saved = pick((*arrays, out, parents))
             else:
@@ -145,7 +140,7 @@ def op(
             return wrap(out, node)
         return tuple([wrap(o, Node(part, i, (node,), o.shape, o.dtype) if node else None) for i, o in enumerate(out)])
 
-    def save(arrays: list, settings: dict, out: Any, extras: dict | None, parents: list) -> tuple:
+    def save(arrays: Sequence, settings: dict, out: Any, extras: dict | None, parents: Sequence) -> tuple:
         if call.needs is None:
             raise errors.no_rule(call)
         named = {"out": out, "needs_grad": parents, **settings, **(extras or {})}
@@ -184,7 +179,7 @@ def _split(result: Any, outputs: int) -> tuple[Any, dict]:
 
 def wrap(array: Any, node: Node | None) -> Tensor:
     """A Tensor around an array that an op just made."""
-    tensor = object.__new__(Tensor)
+    tensor: Any = new(Tensor)
     tensor.data, tensor.grad, tensor.node = array, None, node
     return tensor
 
@@ -225,9 +220,10 @@ def gradients(
     if create_graph and not state.recording:
         with enable_grad():
             return gradients(outputs, cotangents, targets, stop=stop, retain_graph=retain_graph, create_graph=True)
-    grads: dict[Node, Any] = {}
+    grads: dict[Node, Any] = {}  # of the nodes that wait for their turn
     owned: set[Node] = set()  # their gradient is an array that this walk made: safe to add into
     heap: list[tuple[int, Node]] = []
+    coming: Node | None = None  # one more that waits: along a chain it is the next, and the heap stays empty
     found: dict[Node, Any] = {}
     oldest = min((n.order for n in targets), default=0) if targets is not None else 0
 
@@ -246,11 +242,15 @@ def gradients(
 
     for node, g in zip(outputs, cotangents):
         add(node, g, fresh=False)
-    while heap:
-        node = heappop(heap)[1]
+    while heap or coming is not None:
+        if coming is None:
+            node = heappop(heap)[1]
+        else:
+            node = heappushpop(heap, (-coming.order, coming))[1] if heap else coming
+            coming = None
         g = grads.pop(node)
         op = node.op
-        if isinstance(g, np.generic):  # what NumPy makes of 0-d arrays
+        if isinstance(g, generic):  # what NumPy makes of 0-d arrays
             g = np.asarray(g)
         if node.hooks and not (stop and targets and node in targets):  # there the outer walk runs the hooks
             g = _run_hooks(node, g, create_graph)
@@ -266,13 +266,14 @@ def gradients(
                 heappush(heap, (-owner.order, owner))
             grads[owner][node.saved] = g
             continue
-        if node.saved is None:
+        saved = node.saved
+        if saved is None:
             raise errors.freed(node)
         if node.order < writes.last:
             writes.check(node)
         if monitor is not None:
             monitor.backward_starts(node)
-        rule_grads = _lifted_rule(node, g) if create_graph else op.rule(g, *node.saved[: op.keep])
+        rule_grads = _lifted_rule(node, g) if create_graph else op.rule(g, *saved[: op.keep])
         if type(rule_grads) is not tuple and type(rule_grads) is not list:
             rule_grads = (rule_grads,)
         if len(rule_grads) < len(node.parents) and any(node.parents[len(rule_grads) :]):
@@ -286,15 +287,18 @@ def gradients(
                 if not op.broadcasting:
                     raise errors.wrong_gradient_shape(node, parent, pg)
                 pg = unbroadcast(pg, parent.shape)
-            if pg.dtype != parent.dtype:
+            if pg.dtype is not parent.dtype and pg.dtype != parent.dtype:
                 pg = pg.astype(parent.dtype)
             if parent in grads:
                 add(parent, pg, fresh=True)
-            elif targets is None and parent.op is not None:  # as add() would, without the call
-                grads[parent] = pg
-                heappush(heap, (-parent.order, parent))
+            elif targets is not None or parent.op is None:
+                add(parent, pg, _is_fresh(pg, g, saved, rule_grads))
             else:
-                add(parent, pg, _is_fresh(pg, g, node.saved, rule_grads))
+                grads[parent] = pg
+                if coming is None:
+                    coming = parent
+                else:
+                    heappush(heap, (-parent.order, parent))
         if not retain_graph and not create_graph:
             node.saved = None
     return found

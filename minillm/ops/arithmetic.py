@@ -20,7 +20,8 @@ __all__ = ["add", "sub", "mul", "div", "neg", "pow", "remainder", "square", "rec
 @op(broadcasting=True)
 def add(x, y):
     """x + y."""
-    x, y = operands(x, y)
+    if type(x) is not type(y):
+        x, y = operands(x, y)
     return x + y
 
 
@@ -32,7 +33,8 @@ def _(dout):
 @op(broadcasting=True)
 def sub(x, y):
     """x - y."""
-    x, y = operands(x, y)
+    if type(x) is not type(y):
+        x, y = operands(x, y)
     return x - y
 
 
@@ -44,7 +46,8 @@ def _(dout):
 @op(broadcasting=True)
 def mul(x, y):
     """x * y."""
-    x, y = operands(x, y)
+    if type(x) is not type(y):
+        x, y = operands(x, y)
     return x * y
 
 

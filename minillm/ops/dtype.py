@@ -17,6 +17,8 @@ __all__ = ["to_dtype"]
 
 def floating(x: Any) -> Any:
     """The array as floating point: integers and bools become float32, everything else stays as it is."""
+    if getattr(x, "dtype", DEFAULT) is DEFAULT:  # by far the most: not worth a look at the array's kind
+        return x
     return x.astype(DEFAULT) if is_array(x) and x.dtype.kind in "iub" else x
 
 
