@@ -25,6 +25,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,8 @@ def njit(function: Callable | None = None, **options: Any) -> Any:
     cached = options.pop("cache", True)
     compiled = numba.njit(**options)(function)
     if cached:
-        try:
+        with suppress(RuntimeError):  # no folder can be written
             compiled._cache = _Cache(function)
-        except RuntimeError:  # no folder can be written
-            pass
     return compiled
 
 
@@ -88,7 +87,8 @@ def _imports(path: Path) -> frozenset[Path]:
     for dots, module, names in _IMPORT.findall(path.read_text()):
         folder = path.parents[len(dots) - 1].joinpath(*filter(None, module.split(".")))
         for name in re.findall(r"\w+", re.sub(r"#.*|\bas \w+", "", names)):
-            for file in (folder / f"{name}.py", folder / name / "__init__.py", folder.with_suffix(".py"), folder / "__init__.py"):
+            of_module = folder / f"{name}.py", folder / name / "__init__.py"
+            for file in (*of_module, folder.with_suffix(".py"), folder / "__init__.py"):
                 if file.exists():
                     files.add(file)
                     break

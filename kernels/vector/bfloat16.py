@@ -1,7 +1,8 @@
 """Products of bfloat16 numbers with float32 sums, where the CPU multiplies them (AVX512_BF16).
 
-bfloat16 is the upper half of a float32: 8 bits of exponent, 8 of precision. The instruction `vdpbf16ps` takes a *pair* of
-them for each lane, two neighbours along k, and adds both products to a float32 sum: twice the multiplications a cycle.
+bfloat16 is the upper half of a float32: 8 bits of exponent, 8 of precision. The instruction `vdpbf16ps` takes a *pair*
+of them for each lane, two neighbours along k, and adds both products to a float32 sum: twice the multiplications a
+cycle.
 
     sum[j] += a[2k] * b[2k, j] + a[2k + 1] * b[2k + 1, j]
 

@@ -2,8 +2,8 @@
 
     C[rows, vectors * lanes] = D + A[rows, K] @ B[K, vectors * lanes]
 
-C's block stays in rows * vectors registers while k runs. Each step loads one row of B (`vectors` loads), and for each row
-of A one number, spread over all lanes:
+C's block stays in rows * vectors registers while k runs. Each step loads one row of B (`vectors` loads), and for each
+row of A one number, spread over all lanes:
 
                        b0      b1      b2            B's row k: vectors
             a[0,k]   c[0,0]  c[0,1]  c[0,2]
@@ -73,7 +73,9 @@ def _make(rows: int, vectors: int, kind: Any) -> Any:
         size, align = t.lanes, c.dtype.bitwidth // 8
 
         def generate(context, builder, sig, args):
-            args = [v if isinstance(s, Pointer) else context.cast(builder, v, s, types.intp) for v, s in zip(args, sig.args)]
+            args = [
+                v if isinstance(s, Pointer) else context.cast(builder, v, s, types.intp) for v, s in zip(args, sig.args)
+            ]
             a_, a_row, a_step, b_, b_row, c_, c_row, d_, d_row, k_ = args
 
             def at(p: Any, *offsets: Any) -> Any:

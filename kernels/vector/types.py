@@ -1,7 +1,7 @@
 """The Numba types: a vector of numbers, a mask of booleans, a typed address.
 
-A vector is one LLVM value, `<16 x float>`, so that it lives in a register; it can be a local variable, an argument of an
-@njit function and its result. It cannot leave compiled code: load it from an array, store it into one.
+A vector is one LLVM value, `<16 x float>`, so that it lives in a register; it can be a local variable, an argument of
+an @njit function and its result. It cannot leave compiled code: load it from an array, store it into one.
 """
 
 from __future__ import annotations
