@@ -96,10 +96,10 @@ from .vector.tile import make_tile
 from .vector.types import Mask, Pointer, Vector
 
 __all__ = [
-    "HAS_AVX512", "HAS_BF16", "HAS_FMA", "LANES32", "LANES64", "Mask", "Pointer", "TILE_ROWS", "TILE_VECTORS", "Vector",
-    "absolute", "all_lanes", "any_lane", "bits", "copysign", "erf", "exp", "expm1", "first", "floor", "fma",
-    "from_bits", "hmax", "hmin", "hsum", "hsum_wide", "iota", "keep_alive", "lanes", "load", "load_tail", "log", "log1p",
-    "make_tile", "make_tile_bf16", "maximum", "minimum", "pack_pairs", "pack_row", "pointer", "prefetch",
+    "HAS_AVX512", "HAS_BF16", "HAS_FMA", "LANES32", "LANES64", "Mask", "Pointer", "TILE_ROWS", "TILE_VECTORS",
+    "Vector", "absolute", "all_lanes", "any_lane", "bits", "copysign", "erf", "exp", "expm1", "first", "floor", "fma",
+    "from_bits", "hmax", "hmin", "hsum", "hsum_wide", "iota", "keep_alive", "lanes", "load", "load_tail", "log",
+    "log1p", "make_tile", "make_tile_bf16", "maximum", "minimum", "pack_pairs", "pack_row", "pointer", "prefetch",
     "prefetch_write", "round_even", "select", "sigmoid", "splat", "sqrt", "store", "store_tail", "tanh", "to_float",
     "transpose", "zeros",
 ]  # fmt: skip

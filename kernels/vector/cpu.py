@@ -25,7 +25,7 @@ _BF16 = ("cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znve
 
 def features() -> set[str]:
     """The instruction sets that count here: of this CPU, or of the one that NUMBA_CPU_NAME names."""
-    name = config.CPU_NAME
+    name = getattr(config, "CPU_NAME", None)
     if name in (None, "", "host"):
         return {feature for feature, there in llvm.get_host_cpu_features().items() if there}
     if name in _AVX512:

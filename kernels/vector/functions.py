@@ -27,7 +27,6 @@ from .arithmetic import (
     fma,
     from_bits,
     maximum,
-    minimum,
     round_even,
     select,
     splat,

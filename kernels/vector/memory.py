@@ -71,7 +71,7 @@ def _check(function: str, p: Any, i: Any) -> types.Type:
     return p.dtype
 
 
-def _align(dtype: types.Type) -> int:
+def _align(dtype: Any) -> int:
     return dtype.bitwidth // 8
 
 
