@@ -67,7 +67,8 @@ def test_no_folder_to_write_in(package):
     """A file where each cache folder would be: the code is compiled anew each time, and works."""
     (package / "kernels" / "mine" / "__pycache__").write_text("not a folder")
     (package / "home").write_text("not a folder")
-    environment = {"HOME": str(package / "home"), "XDG_CACHE_HOME": str(package / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    home = str(package / "home")
+    environment = {"HOME": home, "XDG_CACHE_HOME": home, "PYTHONDONTWRITEBYTECODE": "1"}
     for _ in range(2):
         assert run(package, **environment)[0] == ["6", "0"]
 
