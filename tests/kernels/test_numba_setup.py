@@ -39,7 +39,8 @@ def package(tmp_path):
 
 def run(package, **environment):
     code = "from kernels.mine.user import scaled; print(scaled(3), sum(scaled.stats.cache_hits.values()))"
-    environment = {**os.environ, **environment}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_CACHE", "KERNELS_"))}
+    environment = {**inherited, **environment}
     result = subprocess.run([sys.executable, "-c", code], cwd=package, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout.split(), result.stderr
