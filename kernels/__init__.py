@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from .adamw import adamw_step
 from .attention import attention_backward, attention_forward
-from .cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .cross_entropy import cross_entropy_backward, cross_entropy_forward, cross_entropy_with_grad
 from .dispatch import available, set_default, use
 from .gelu import gelu_backward, gelu_forward
 from .gelu.erf import erf, erfc
 from .layernorm import layernorm_backward, layernorm_forward
 from .reparameterize import reparameterize_backward, reparameterize_forward
+from .softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
 
 PACKAGE = "minillm-kernels"  # an unrelated package is also called `kernels`: this tells the two apart
 
@@ -33,14 +34,19 @@ __all__ = [
     "available",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "cross_entropy_with_grad",
     "erf",
     "erfc",
     "gelu_backward",
     "gelu_forward",
     "layernorm_backward",
     "layernorm_forward",
+    "log_softmax_backward",
+    "log_softmax_forward",
     "reparameterize_backward",
     "reparameterize_forward",
     "set_default",
+    "softmax_backward",
+    "softmax_forward",
     "use",
 ]

@@ -64,6 +64,30 @@ def cross_entropy_backward(
     return module.cross_entropy_backward(dloss, logits, targets, lse, ignore_index, label_smoothing, weight)
 
 
+def cross_entropy_with_grad(
+    logits: Any,
+    targets: Any,
+    factor: Any,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    weight: Any | None = None,
+    out: Any | None = None,
+    impl: str | None = None,
+) -> tuple[Any, Any, Any]:
+    """(loss, lse, dlogits): `cross_entropy_forward` and, in the same pass over the logits, `cross_entropy_backward`.
+
+    factor  d(what is minimised) / d loss_n, where it is known beforehand: a number (1 / N for a mean), or (N,)
+    out     the array that dlogits (N, V) is written to and which is returned: logits itself, if nothing else needs
+            it; None makes a new one
+    """
+    kernel = "cross_entropy_with_grad"
+    each = factor if is_array(factor) else None
+    targets = _check(kernel, logits, targets, ignore_index, label_smoothing, weight=weight, factor=each, out=out)
+    module = implementation("cross_entropy", impl, logits)
+    return module.cross_entropy_with_grad(logits, targets, factor, ignore_index, label_smoothing, weight, out)
+
+
 def _check(kernel: str, logits: Any, targets: Any, ignore_index: int, label_smoothing: float, **others: Any) -> Any:
     """The targets as int64, once everything fits."""
     check_arrays(kernel, logits=logits, **others)
@@ -78,8 +102,9 @@ def _check(kernel: str, logits: Any, targets: Any, ignore_index: int, label_smoo
             f"{kernel}: targets belong to {array_module(targets).__name__} but logits to "
             f"{array_module(logits).__name__}; move one of them"
         )
+    shapes = {"weight": (V,), "out": (N, V)}
     for name, array in (("targets", targets), *others.items()):
-        check_shape(kernel, name, array, (V,) if name == "weight" else (N,), f"as logits are {logits.shape}")
+        check_shape(kernel, name, array, shapes.get(name, (N,)), f"as logits are {logits.shape}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{kernel}: label_smoothing is {label_smoothing}, expected a number from 0 to 1")
     xp = array_module(logits)

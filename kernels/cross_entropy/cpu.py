@@ -1,7 +1,10 @@
 """Softmax cross-entropy in Numba: one row after another, rows in parallel. Formulas in reference.py.
 
-Sums are float64. The softmax is never stored: backward writes exp(z - lse) where dlogits goes, then turns it into the
-gradient in place, while the row is in the cache.
+The softmax is never stored: the gradient's passes write exp(z - top) where dlogits goes, then turn it into the gradient
+in place, while the row is in the cache. `cross_entropy_with_grad` does so right after the forward pass of the row, which
+has computed those exponentials anyway; the logits themselves may be the place.
+
+Whatever a row has one of is float64. An empty `weight` stands for ones.
 """
 
 from __future__ import annotations
@@ -11,66 +14,125 @@ from typing import Any
 
 import numpy as np
 
+from .. import simd
 from ..checks import contiguous
-from ..numba_math import exp
 from ..numba_setup import njit, prange
+from ..rows import exp_sum, largest, load_up_to, store_exp, store_up_to, weighted_distance
+
+FORWARD, BACKWARD, BOTH = range(3)
+ALONE = 1 << 14  # logits that one thread is done with before two have started
 
 
 def cross_entropy_forward(
     logits: Any, targets: Any, ignore_index: int, label_smoothing: float, weight: Any | None
 ) -> tuple[Any, Any]:
-    N, V = logits.shape
-    loss, lse = np.zeros(N, logits.dtype), np.zeros(N, logits.dtype)
-    weight = np.ones(V, logits.dtype) if weight is None else contiguous(weight)
-    _forward(contiguous(logits), contiguous(targets), ignore_index, float(label_smoothing), weight, loss, lse)
+    N = logits.shape[0]
+    z, loss, lse = contiguous(logits), np.empty(N, logits.dtype), np.empty(N, logits.dtype)
+    _run(FORWARD, z, targets, 0.0, ignore_index, label_smoothing, weight, loss, lse, z)
     return loss, lse
-
-
-@njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _forward(logits, targets, ignore_index, smoothing, weight, loss, lse):
-    for i in prange(logits.shape[0]):
-        y, z = targets[i], logits[i]  # (V,)
-        if y != ignore_index:
-            top = z[0]
-            for c in range(z.size):
-                top = max(top, z[c])
-            total = 0.0
-            for c in range(z.size):
-                total += exp(np.float64(z[c]) - top)
-            log_total = math.log(total)
-            value = (1.0 - smoothing) * weight[y] * (log_total + (np.float64(top) - z[y]))
-            if smoothing > 0.0:
-                rest = 0.0
-                for c in range(z.size):
-                    rest += weight[c] * (log_total + (np.float64(top) - z[c]))
-                value += smoothing / z.size * rest
-            loss[i], lse[i] = value, top + log_total
 
 
 def cross_entropy_backward(
     dloss: Any, logits: Any, targets: Any, lse: Any, ignore_index: int, label_smoothing: float, weight: Any | None
 ) -> Any:
-    dlogits = np.zeros(logits.shape, logits.dtype)
-    weight = np.ones(logits.shape[1], logits.dtype) if weight is None else contiguous(weight)
-    arrays = contiguous(dloss), contiguous(logits), contiguous(targets), contiguous(lse), weight
-    _backward(*arrays, float(weight.sum(dtype=np.float64)), ignore_index, float(label_smoothing), dlogits)
+    lse, dlogits = contiguous(lse), np.empty(logits.shape, logits.dtype)
+    _run(BACKWARD, contiguous(logits), targets, dloss, ignore_index, label_smoothing, weight, lse, lse, dlogits)
     return dlogits
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _backward(dloss, logits, targets, lse, weight, weight_sum, ignore_index, smoothing, dlogits):
-    for i in prange(logits.shape[0]):
-        y, z, dz = targets[i], logits[i], dlogits[i]  # (V,)
-        if y != ignore_index:
-            total, shift = 0.0, np.float64(lse[i])
-            for c in range(z.size):
-                e = exp(np.float64(z[c]) - shift)
-                dz[c] = e
-                total += e
-            spread = smoothing / z.size * dloss[i]
-            direct = (1.0 - smoothing) * weight[y] * dloss[i]
-            share = (direct + spread * weight_sum) / total  # total is 1 up to the rounding of lse
-            e = dz[y]
-            for c in range(z.size):
-                dz[c] = share * dz[c] - spread * weight[c]
-            dz[y] = share * e - (spread * weight[y] + direct)
+def cross_entropy_with_grad(
+    logits: Any,
+    targets: Any,
+    factor: Any,
+    ignore_index: int,
+    label_smoothing: float,
+    weight: Any | None,
+    out: Any | None,
+) -> tuple[Any, Any, Any]:
+    N = logits.shape[0]
+    z, loss, lse = contiguous(logits), np.empty(N, logits.dtype), np.empty(N, logits.dtype)
+    if out is None:
+        out = np.empty(logits.shape, logits.dtype)
+    elif out is not logits and np.may_share_memory(out, z):
+        z = z.copy()
+    dlogits = contiguous(out)
+    _run(BOTH, z, targets, factor, ignore_index, label_smoothing, weight, loss, lse, dlogits)
+    if dlogits is not out:
+        out[...] = dlogits
+    return loss, lse, out
+
+
+def _run(
+    what: int,
+    z: Any,
+    targets: Any,
+    factor: Any,
+    ignore_index: int,
+    smoothing: float,
+    weight: Any | None,
+    loss: Any,
+    lse: Any,
+    dlogits: Any,
+) -> None:
+    N, V = z.shape
+    factors = np.empty(N)
+    factors[:] = factor
+    if weight is None:
+        weights, weight_sum = np.empty(0, z.dtype), float(V)
+    else:
+        weights, weight_sum = contiguous(weight), float(weight.sum(dtype=np.float64))
+    settings = factors, ignore_index, float(smoothing), weights, weight_sum
+    (_rows if N * V <= ALONE else _rows_in_parallel)(what, z, contiguous(targets), *settings, loss, lse, dlogits)
+
+
+@njit(error_model="numpy")
+def _rows(what, z, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dz):
+    for i in range(z.shape[0]):
+        _row(what, z, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dz, i)
+
+
+@njit(parallel=True, error_model="numpy")
+def _rows_in_parallel(what, z, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dz):
+    for i in prange(z.shape[0]):
+        _row(what, z, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dz, i)
+
+
+@njit(error_model="numpy")
+def _row(what, logits, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dlogits, i):
+    y, V = targets[i], logits.shape[1]
+    if y == ignore_index:
+        if what != BACKWARD:
+            loss[i], lse[i] = 0.0, 0.0
+        if what != FORWARD:
+            dlogits[i, :] = 0.0
+        return
+    z, dz, w = simd.pointer(logits) + i * V, simd.pointer(dlogits) + i * V, simd.pointer(weight)  # (V,) each
+    w_y = np.float64(weight[y]) if weight.size else 1.0
+    total = 1.0
+    if what == BACKWARD:
+        total = store_exp(z, dz, V, lse[i])  # 1 up to the rounding of lse
+    else:
+        top = largest(z, V)
+        direct = np.float64(top) - logits[i, y]
+        spread = weighted_distance(z, w, weight.size > 0, V, top) if smoothing > 0.0 else 0.0
+        total = store_exp(z, dz, V, top) if what == BOTH else exp_sum(z, V, top)  # dz may be z: last use of z
+        log_total = math.log(total)
+        value = (1.0 - smoothing) * w_y * (log_total + direct)
+        if smoothing > 0.0:
+            value += smoothing / V * (weight_sum * log_total + spread)
+        loss[i], lse[i] = value, top + log_total
+    if what != FORWARD:
+        direct, spread = (1.0 - smoothing) * w_y * factor[i], smoothing / V * factor[i]
+        share = (direct + spread * weight_sum) / total
+        at_target = share * dlogits[i, y] - (spread * w_y + direct)
+        _gradient(dz, w, weight.size > 0, V, share, spread)
+        dlogits[i, y] = at_target
+
+
+@njit(forceinline=True, error_model="numpy")
+def _gradient(dz, w, weighted, V, share, spread):
+    """dz_c = share * dz_c - spread * w_c; unless `weighted`, the w are ones and not read."""
+    L, share, spread = simd.lanes(dz), simd.splat(share, dz), simd.splat(spread, dz)
+    for c in range(0, V, L):
+        minus = load_up_to(w, c, V - c) * spread if weighted else spread
+        store_up_to(dz, c, simd.fma(share, load_up_to(dz, c, V - c), -minus), V - c)

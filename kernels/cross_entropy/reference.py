@@ -44,6 +44,26 @@ def cross_entropy_backward(
     return xp.where(kept, dloss[:, None] * dz, 0).astype(logits.dtype)
 
 
+def cross_entropy_with_grad(
+    logits: Any,
+    targets: Any,
+    factor: Any,
+    ignore_index: int,
+    label_smoothing: float,
+    weight: Any | None,
+    out: Any | None,
+) -> tuple[Any, Any, Any]:
+    xp = array_module(logits)
+    z = logits.astype(xp.float64)
+    loss, lse = cross_entropy_forward(z, targets, ignore_index, label_smoothing, weight)
+    factor = xp.zeros(len(targets)) + factor  # (N,)
+    dlogits = cross_entropy_backward(factor, z, targets, lse, ignore_index, label_smoothing, weight)
+    if out is None:
+        out = xp.empty(logits.shape, logits.dtype)
+    out[...] = dlogits.astype(logits.dtype)
+    return loss.astype(logits.dtype), lse.astype(logits.dtype), out
+
+
 def _prepare(logits: Any, targets: Any, ignore_index: int, weight: Any | None) -> tuple[Any, Any, Any, Any]:
     """logits (N, V) and class weights (V,) in float64, targets (N, 1), rows kept (N, 1); zeros in ignored rows."""
     xp = array_module(logits)

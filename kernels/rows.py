@@ -1,0 +1,153 @@
+"""What kernels do with a row of n numbers at pointer p (an array will do): sums, its largest number, exponentials.
+
+For one thread; float32 and float64. Sums run in several vectors at once, because an addition takes three or four cycles
+and one or two can start in each. Every BLOCK numbers the lanes are added up in float64: the sum of a long row is as
+accurate as that of a short one.
+
+All are inlined where they are called: in a row of 64 numbers a call costs as much as the work.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import simd
+from .numba_setup import njit
+
+BLOCK = 4096
+
+
+@njit(forceinline=True)
+def load_up_to(p, i, n):
+    """The vector p[i : i + lanes]; where fewer than n = lanes numbers are left, zeros in the other lanes."""
+    return simd.load(p, i) if n >= simd.lanes(p) else simd.load_tail(p, i, n)
+
+
+@njit(forceinline=True)
+def store_up_to(p, i, v, n):
+    if n >= simd.lanes(p):
+        simd.store(p, i, v)
+    else:
+        simd.store_tail(p, i, v, n)
+
+
+@njit(forceinline=True, error_model="numpy")
+def sum_row(p, n):
+    """sum p_i, float64."""
+    L, total = simd.lanes(p), 0.0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        whole = stop - (stop - start) % (4 * L)
+        s0, s1, s2, s3 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
+        for i in range(start, whole, 4 * L):
+            s0 += simd.load(p, i)
+            s1 += simd.load(p, i + L)
+            s2 += simd.load(p, i + 2 * L)
+            s3 += simd.load(p, i + 3 * L)
+        for i in range(whole, stop, L):
+            s0 += load_up_to(p, i, stop - i)
+        total += simd.hsum_wide((s0 + s1) + (s2 + s3))
+    return total
+
+
+@njit(forceinline=True, error_model="numpy")
+def dot_rows(p, q, n):
+    """sum p_i q_i, float64."""
+    L, total = simd.lanes(p), 0.0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        whole = stop - (stop - start) % (4 * L)
+        s0, s1, s2, s3 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
+        for i in range(start, whole, 4 * L):
+            s0 = simd.fma(simd.load(p, i), simd.load(q, i), s0)
+            s1 = simd.fma(simd.load(p, i + L), simd.load(q, i + L), s1)
+            s2 = simd.fma(simd.load(p, i + 2 * L), simd.load(q, i + 2 * L), s2)
+            s3 = simd.fma(simd.load(p, i + 3 * L), simd.load(q, i + 3 * L), s3)
+        for i in range(whole, stop, L):
+            s0 = simd.fma(load_up_to(p, i, stop - i), load_up_to(q, i, stop - i), s0)
+        total += simd.hsum_wide((s0 + s1) + (s2 + s3))
+    return total
+
+
+@njit(forceinline=True, error_model="numpy")
+def largest(p, n):
+    """max p_i, NaN passed over; -inf for n = 0."""
+    L = simd.lanes(p)
+    low = simd.splat(-np.inf, p)
+    m0, m1, m2, m3 = low, low, low, low
+    whole = n - n % (4 * L)
+    for i in range(0, whole, 4 * L):
+        m0 = simd.maximum(simd.load(p, i), m0)
+        m1 = simd.maximum(simd.load(p, i + L), m1)
+        m2 = simd.maximum(simd.load(p, i + 2 * L), m2)
+        m3 = simd.maximum(simd.load(p, i + 3 * L), m3)
+    for i in range(whole, n, L):
+        m0 = simd.maximum(simd.select(simd.first(n - i, p), load_up_to(p, i, n - i), low), m0)
+    return simd.hmax(simd.maximum(simd.maximum(m0, m1), simd.maximum(m2, m3)))
+
+
+@njit(forceinline=True, error_model="numpy")
+def exp_sum(p, n, shift):
+    """sum exp(p_i - shift), float64."""
+    L, total = simd.lanes(p), 0.0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        whole = stop - (stop - start) % (2 * L)
+        s0, s1 = simd.zeros(p), simd.zeros(p)
+        for i in range(start, whole, 2 * L):
+            s0 += simd.exp(simd.load(p, i) - shift)
+            s1 += simd.exp(simd.load(p, i + L) - shift)
+        for i in range(whole, stop, L):
+            e = simd.exp(load_up_to(p, i, stop - i) - shift)
+            s0 += simd.select(simd.first(stop - i, p), e, 0.0)
+        total += simd.hsum_wide(s0 + s1)
+    return total
+
+
+@njit(forceinline=True, error_model="numpy")
+def store_exp(p, q, n, shift):
+    """q_i = exp(p_i - shift), and the sum of them, float64. q may be p."""
+    L, total = simd.lanes(p), 0.0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        whole = stop - (stop - start) % (2 * L)
+        s0, s1 = simd.zeros(p), simd.zeros(p)
+        for i in range(start, whole, 2 * L):
+            e0, e1 = simd.exp(simd.load(p, i) - shift), simd.exp(simd.load(p, i + L) - shift)
+            simd.store(q, i, e0)
+            simd.store(q, i + L, e1)
+            s0 += e0
+            s1 += e1
+        for i in range(whole, stop, L):
+            e = simd.exp(load_up_to(p, i, stop - i) - shift)
+            store_up_to(q, i, e, stop - i)
+            s0 += simd.select(simd.first(stop - i, p), e, 0.0)
+        total += simd.hsum_wide(s0 + s1)
+    return total
+
+
+@njit(forceinline=True, error_model="numpy")
+def scale_row(p, n, factor):
+    """p_i *= factor"""
+    L, f = simd.lanes(p), simd.splat(factor, p)
+    whole = n - n % (4 * L)
+    for i in range(0, whole, 4 * L):
+        simd.store(p, i, simd.load(p, i) * f)
+        simd.store(p, i + L, simd.load(p, i + L) * f)
+        simd.store(p, i + 2 * L, simd.load(p, i + 2 * L) * f)
+        simd.store(p, i + 3 * L, simd.load(p, i + 3 * L) * f)
+    for i in range(whole, n, L):
+        store_up_to(p, i, load_up_to(p, i, n - i) * f, n - i)
+
+
+@njit(forceinline=True, error_model="numpy")
+def weighted_distance(p, w, weighted, n, top):
+    """sum w_i * (top - p_i), float64; unless `weighted`, the w are ones and not read."""
+    L, total, one = simd.lanes(p), 0.0, simd.splat(1.0, p)
+    for start in range(0, n, BLOCK):
+        stop, s = min(start + BLOCK, n), simd.zeros(p)
+        for i in range(start, stop, L):
+            term = (load_up_to(w, i, stop - i) if weighted else one) * (top - load_up_to(p, i, stop - i))
+            s += simd.select(simd.first(stop - i, p), term, 0.0)
+        total += simd.hsum_wide(s)
+    return total
