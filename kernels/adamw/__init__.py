@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..checks import check_arrays, check_shape
 from ..dispatch import implementation
+from .segments import Segment, cover
 
 
 def adamw_step(
@@ -38,7 +40,64 @@ def adamw_step(
     All of one shape (any) and one floating dtype; exp_avg and exp_avg_sq start as zeros. step counts from 1.
     ValueError for shapes or strides that do not fit and for step < 1, TypeError for dtypes that differ.
     """
-    kernel = "adamw_step"
+    _check("adamw_step", param, grad, exp_avg, exp_avg_sq, step)
+    settings = (lr, beta1, beta2, eps, weight_decay, step, grad_scale, decoupled)
+    implementation("adamw", impl, param).adamw_step(param, grad, exp_avg, exp_avg_sq, *settings)
+
+
+def adamw_flat(
+    param: Any,
+    grad: Any,
+    exp_avg: Any,
+    exp_avg_sq: Any,
+    *,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    step: int,
+    weight_decay: float | Sequence[Segment] = 0.0,
+    scale: float = 1.0,
+    decoupled: bool = True,
+    impl: str | None = None,
+) -> None:
+    """`adamw_step` for all parameters of a model at once, which lie one after another in flat buffers (N,).
+
+    weight_decay   one number, or segments (start, stop, decay), elements start .. stop - 1 each, in rising order and
+                   apart; elements in none of them decay by 0. A tuple of tuples is looked at once and remembered.
+    scale          factor of the gradient; `clip_factor(global_norm(grad), limit)` clips it, with no pass of its own
+    decoupled      False: Adam, the decay is added to the gradient
+
+    Each element gets the same bits as from `adamw_step`. ValueError for buffers of more axes and for segments that
+    overlap or reach beyond N; otherwise as `adamw_step`.
+    """
+    _check("adamw_flat", param, grad, exp_avg, exp_avg_sq, step)
+    if param.ndim != 1:
+        raise ValueError(f"adamw_flat: param has shape {param.shape}, expected (N,), a flat buffer; or use adamw_step")
+    segmented = isinstance(weight_decay, Sequence)
+    decay: Any = cover(tuple(map(tuple, weight_decay)), param.size) if segmented else weight_decay  # type: ignore
+    settings = (lr, beta1, beta2, eps, decay, step, scale, decoupled)
+    implementation("adamw", impl, param).adamw_flat(param, grad, exp_avg, exp_avg_sq, *settings)
+
+
+def global_norm(x: Any, *, impl: str | None = None) -> float:
+    """sqrt(sum of x^2), the length of x as one vector; x of any shape. Accumulated in float64; 0.0 for an empty x.
+
+    The same bits on every run and for any number of threads. inf where x holds inf, NaN where it holds NaN.
+    """
+    check_arrays("global_norm", x=x)
+    return implementation("adamw", impl, x).global_norm(x)
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """min(1, limit / (norm + 1e-6)): what a gradient of this norm is multiplied by to be no longer than `limit`."""
+    if not limit >= 0:
+        raise ValueError(f"clip_factor: the limit of the norm must be 0 or more, got {limit}")
+    factor = limit / (norm + 1e-6)
+    return 1.0 if factor > 1.0 else factor  # NaN stays NaN: a broken gradient is not to pass for a good one
+
+
+def _check(kernel: str, param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, step: int) -> None:
     check_arrays(kernel, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     for name, array in (("grad", grad), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         check_shape(kernel, name, array, param.shape, "that of param")
@@ -52,5 +111,3 @@ def adamw_step(
             raise ValueError(f"{kernel}: {name} is read-only, but it is written in place; keep a copy of it instead")
     if step < 1:
         raise ValueError(f"{kernel}: step is {step}, but it counts from 1: 1 in the first update")
-    settings = (lr, beta1, beta2, eps, weight_decay, step, grad_scale, decoupled)
-    implementation("adamw", impl, param).adamw_step(param, grad, exp_avg, exp_avg_sq, *settings)

@@ -5,13 +5,17 @@
     exp_avg    = beta1 * exp_avg    + (1 - beta1) * g
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g^2
     param      = param - lr * (exp_avg / (1 - beta1^step)) / (sqrt(exp_avg_sq / (1 - beta2^step)) + eps)
+
+    global_norm = sqrt(sum x^2) = peak * sqrt(sum (x / peak)^2), peak = max |x|: the squares stay in range
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..arrays import array_module
+from .segments import Cover
 
 
 def adamw_step(
@@ -29,3 +33,26 @@ def adamw_step(
     v = beta2 * v + (1 - beta2) * g * g
     param[...] = p - lr * (m / (1 - beta1**step)) / (xp.sqrt(v / (1 - beta2**step)) + eps)
     exp_avg[...], exp_avg_sq[...] = m, v
+
+
+def adamw_flat(
+    param: Any, grad: Any, exp_avg: Any, exp_avg_sq: Any, lr: float, beta1: float, beta2: float, eps: float,
+    weight_decay: Any, step: int, scale: float, decoupled: bool,
+) -> None:  # fmt: skip
+    parts = [(0, param.size, weight_decay)]
+    if isinstance(weight_decay, Cover):
+        bounds = weight_decay.bounds.tolist()
+        parts = list(zip(bounds, bounds[1:], weight_decay.values.tolist()))
+    for start, stop, decay in parts:
+        p, g, m, v = (a[start:stop] for a in (param, grad, exp_avg, exp_avg_sq))
+        adamw_step(p, g, m, v, lr, beta1, beta2, eps, decay, step, scale, decoupled)
+
+
+def global_norm(x: Any) -> float:
+    xp = array_module(x)
+    wide = abs(x.astype(xp.float64))
+    peak = float(wide.max()) if x.size else 0.0
+    if not 0.0 < peak < math.inf:
+        return peak  # 0, inf or NaN
+    ratio = wide / peak
+    return peak * math.sqrt(float((ratio * ratio).sum()))
