@@ -102,6 +102,17 @@ def implementation(kernel: str, impl: str | None, x: Any) -> ModuleType:
     array, a dtype that only the reference knows) the best that does. An `impl` asked for by name that cannot run is
     an error.
     """
+    key = (kernel, impl, _default, type(x), x.dtype)
+    module = _chosen.get(key)  # the search takes 2 us, more than some kernels
+    if module is None:
+        module = _chosen[key] = _choose(kernel, impl, x)
+    return module
+
+
+_chosen: dict[tuple[Any, ...], ModuleType] = {}
+
+
+def _choose(kernel: str, impl: str | None, x: Any) -> ModuleType:
     xp = array_module(x)
     fits = {"reference": True, "cpu": xp is np and x.dtype in (np.float32, np.float64) and _numba_found()}
     fits["cuda"] = xp.__name__ == "cupy" and x.dtype == np.float32
