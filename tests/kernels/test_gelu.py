@@ -73,8 +73,16 @@ def test_gradient_against_finite_differences(approximate, impl):
 
 
 @BOTH
+@pytest.mark.parametrize("size", [1, 15, 17, 100])
+def test_what_lies_around_the_arrays_does_not_matter(size, dtype, approximate):
+    x, dout = example((size,), dtype)
+    check.ignores_surroundings(lambda a: gelu_forward(a, approximate, impl="cpu"), x)
+    check.ignores_surroundings(lambda a, b: gelu_backward(a, b, approximate, impl="cpu"), dout, x)
+
+
+@BOTH
 def test_same_bits_for_any_number_of_threads(approximate):
-    x, dout = example((10_007,), np.float32)
+    x, dout = example((100_003,), np.float32)
     check.same_for_any_threads(lambda: gelu_forward(x, approximate, impl="cpu"))
     check.same_for_any_threads(lambda: gelu_backward(dout, x, approximate, impl="cpu"))
 
@@ -96,6 +104,20 @@ def test_the_left_tail_keeps_its_digits(impl):
     x = np.array([-4.0, -6.0, -9.0])  # 1 + erf(x / sqrt(2)) has no correct digit left at -9
     exact = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x]
     np.testing.assert_allclose(gelu_forward(x, impl=impl), exact, rtol=1e-13)
+
+
+def test_the_left_tail_of_float32_is_relatively_accurate():
+    for low, rtol in ((-5, 1e-5), (-6, 4e-5), (-9, 2e-3)):  # 1 + erf(x / sqrt(2)) in float32 is 0 from -5.5 on
+        x = np.linspace(low, -0.01, 2001, dtype=np.float32)
+        exact = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
+        np.testing.assert_allclose(gelu_forward(x, impl="cpu"), exact, rtol=rtol)
+
+
+@BOTH
+def test_at_zero(dtype, approximate, impl):
+    zero = np.zeros(1, dtype)
+    assert gelu_forward(zero, approximate, impl=impl) == 0
+    assert gelu_backward(zero + 1, zero, approximate, impl=impl) == 0.5
 
 
 @pytest.mark.parametrize(
