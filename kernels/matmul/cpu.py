@@ -37,12 +37,12 @@ PAIRS = np.dtype(np.int32)  # words of two bfloat16 numbers
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> np.ndarray:
-    return _matmul(a, b, out, accumulate, a.dtype)
+    return product_into(a, b, out, accumulate, a.dtype)
 
 
 def matmul_bf16(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool) -> np.ndarray:
     need_bf16("matmul_bf16")
-    return _matmul(a, b, out, accumulate, PAIRS)
+    return product_into(a, b, out, accumulate, PAIRS)
 
 
 def need_bf16(kernel: str) -> None:
@@ -53,7 +53,8 @@ def need_bf16(kernel: str) -> None:
         )
 
 
-def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool, words: np.dtype) -> np.ndarray:
+def product_into(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool, words: np.dtype) -> np.ndarray:
+    """out = a @ b, or out += a @ b, for any shapes that fit, out of any strides but apart from a and b."""
     if out.size == 0 or (a.shape[-1] == 0 and accumulate):
         return out
     if a.shape[-1] == 0:
@@ -61,12 +62,12 @@ def _matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, accumulate: bool, wor
         return out
     row, column = out.strides[-2:]
     if column != out.itemsize and row == out.itemsize:  # C by columns: C^T = B^T A^T by rows
-        _matmul(np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2), np.swapaxes(out, -1, -2), accumulate, words)
+        product_into(np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2), np.swapaxes(out, -1, -2), accumulate, words)
         return out
     direct = (column == out.itemsize or out.shape[-1] == 1) and out.flags.aligned
     if not direct:
         made = np.array(out, order="C") if accumulate else np.empty(out.shape, out.dtype)
-        out[...] = _matmul(a, b, made, accumulate, words)
+        out[...] = product_into(a, b, made, accumulate, words)
         return out
     product(a, b, out, accumulate=accumulate, words=words)
     return out
