@@ -90,6 +90,15 @@ def unwrap(args: tuple, broadcasting: bool) -> tuple[list[Any], list[Any] | None
     return arrays, nodes if tensors else None, mixed
 
 
+def split(result: Any, outputs: int) -> tuple[Any, dict]:
+    """What a forward returned, as (array or tuple of arrays, extras)."""
+    if type(result) is not tuple:
+        return result, {}
+    if isinstance(result[-1], dict):
+        return (result[0] if outputs == 1 else result[:-1]), result[-1]
+    return result, {}
+
+
 def composed(function: F) -> F:
     """For a function written with ops: its arguments get the same aliases that an op's have.
 

@@ -33,7 +33,7 @@ import numpy as np
 from kernels.arrays import is_array
 
 from . import errors, writes
-from .arguments import Arguments, parameters, unwrap
+from .arguments import Arguments, parameters, split, unwrap
 from .dtypes import promote
 from .recording import enable_grad, state
 from .summation import unbroadcast
@@ -50,14 +50,15 @@ monitor: Any = None  # anomaly.py puts its watcher here
 class Node:
     """One recorded call, or a leaf (op None). Shape and dtype are those of its output and so of its gradient."""
 
-    __slots__ = ("dtype", "hooks", "leaf", "op", "order", "parents", "saved", "shape", "where")
+    __slots__ = ("dtype", "home", "hooks", "leaf", "op", "order", "parents", "saved", "shape", "where")
     hooks: Any  # {key: hook} on its gradient
+    home: Any  # of a leaf: where an optimizer keeps its gradient (optim/flat.py)
     leaf: Any  # weak reference to the leaf tensor: a tensor and its node must not keep each other alive
 
     def __init__(self, op: Any, saved: Any, parents: Sequence[Node | None], shape: tuple, dtype: Any):
         self.op, self.saved, self.parents, self.shape, self.dtype = op, saved, parents, shape, dtype
         self.order = next(writes.clock)
-        self.hooks = self.leaf = self.where = None  # where: file:line of the call, in anomaly mode
+        self.hooks = self.leaf = self.home = self.where = None  # where: file:line of the call, in anomaly mode
 
 
 # ------------------------------------------------------------------------------------------------ ops
@@ -113,7 +114,7 @@ def op(
         else:
             arrays, parents, mixed = unwrap(args, broadcasting)
             if parents is None:
-                return _split(forward(*args, **settings), outputs)[0]
+                return split(forward(*args, **settings), outputs)[0]
         extras: dict[str, Any] | None = None
         try:
             if mixed and broadcasting:
@@ -123,7 +124,7 @@ def op(
             raise errors.explain(call, args, settings, error) from error
         if type(out) is not ndarray:
             if type(out) is tuple:
-                out, extras = _split(out, outputs)
+                out, extras = split(out, outputs)
             if isinstance(out, generic):
                 out = np.asarray(out)
         node = None
@@ -153,7 +154,8 @@ def op(
     def vjp(rule: Callable) -> Callable:
         """Register `rule(dout, *what it needs)`: a gradient for each input in order, or one array for one input."""
         nonlocal pick
-        call.rule, call.needs = rule, list(parameters(rule)[0])[1:]
+        call.rule, call.needs = rule, [n for n in list(parameters(rule)[0])[1:] if n != "into"]
+        call.fills = "into" in parameters(rule)[0]
         call.keep = None if composite is None else len(call.needs)
         places = {name: i for i, name in enumerate([*names, "out", "needs_grad"])}
         if variadic is None and composite is None and all(n in places for n in call.needs):
@@ -162,19 +164,10 @@ def op(
         return rule
 
     call: Any = wraps(forward)(run)
-    call.vjp, call.rule, call.needs = vjp, None, None
+    call.vjp, call.rule, call.needs, call.fills = vjp, None, None, False
     call.names, call.variadic, call.composite = names, variadic, composite
     call.broadcasting, call.outputs, call.forward = broadcasting, outputs, forward
     return call
-
-
-def _split(result: Any, outputs: int) -> tuple[Any, dict]:
-    """What a forward returned, as (array or tuple of arrays, extras)."""
-    if type(result) is not tuple:
-        return result, {}
-    if isinstance(result[-1], dict):
-        return (result[0] if outputs == 1 else result[:-1]), result[-1]
-    return result, {}
 
 
 def wrap(array: Any, node: Node | None) -> Tensor:
@@ -212,9 +205,11 @@ def gradients(
     stop: bool = False,
     retain_graph: bool = False,
     create_graph: bool = False,
+    fill: bool = False,
 ) -> dict[Node, Any]:
     """{node: gradient} for every leaf below `outputs`, or for the nodes in `targets` (stop: go no deeper than those).
 
+    fill: the caller sets .grad to what it gets, so rules may add a leaf's gradient straight into the leaf's home.
     Gradients are arrays; Tensors tied to the graph under create_graph. No two of the returned ones share memory.
     """
     if create_graph and not state.recording:
@@ -273,7 +268,14 @@ def gradients(
             writes.check(node)
         if monitor is not None:
             monitor.backward_starts(node)
-        rule_grads = _lifted_rule(node, g) if create_graph else op.rule(g, *saved[: op.keep])
+        into: list = []
+        if create_graph:
+            rule_grads = _lifted_rule(node, g)
+        elif fill and op.fills:
+            into = [p.home.offer(p) if p and p.home and p not in grads else None for p in node.parents]
+            rule_grads = op.rule(g, *saved[: op.keep], into=into)
+        else:
+            rule_grads = op.rule(g, *saved[: op.keep])
         if type(rule_grads) is not tuple and type(rule_grads) is not list:
             rule_grads = (rule_grads,)
         if len(rule_grads) < len(node.parents) and any(node.parents[len(rule_grads) :]):
@@ -292,7 +294,7 @@ def gradients(
             if parent in grads:
                 add(parent, pg, fresh=True)
             elif targets is not None or parent.op is None:
-                add(parent, pg, _is_fresh(pg, g, saved, rule_grads))
+                add(parent, pg, _is_fresh(pg, g, saved, rule_grads) or any(pg is a for a in into))
             else:
                 grads[parent] = pg
                 if coming is None:

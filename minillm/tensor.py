@@ -185,9 +185,14 @@ class Tensor:
             )
         seed = _cotangent(self, gradient, create_graph)
         keep = create_graph if retain_graph is None else retain_graph
-        for node, g in engine.gradients([self.node], [seed], retain_graph=keep, create_graph=create_graph).items():
+        fill = not create_graph
+        found = engine.gradients([self.node], [seed], retain_graph=keep, create_graph=create_graph, fill=fill)
+        for node, g in found.items():
             leaf = node.leaf()
             if leaf is None:
+                continue
+            if leaf.grad is None and node.home is not None and fill:
+                leaf.grad = engine.wrap(node.home.put(g), None)
                 continue
             g = g if isinstance(g, Tensor) else Tensor(g)
             if leaf.grad is None:

@@ -21,6 +21,7 @@ class Adam(Optimizer):
     Source: Kingma and Ba 2014, arXiv:1412.6980. Settings and state have the names that torch.optim.Adam's have.
     """
 
+    elementwise = True
     decoupled = False  # weight_decay is part of the gradient
 
     def __init__(
@@ -39,13 +40,17 @@ class Adam(Optimizer):
             raise ValueError(f"{type(self).__name__}: betas are two numbers, 0 <= beta < 1; got {group['betas']}")
 
     def update(self, param: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        self.update_scaled(param, grad, 1.0, state, group)
+
+    def update_scaled(self, param: Any, grad: Any, scale: float, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
             state.update(step=0, exp_avg=zeros_like(param), exp_avg_sq=zeros_like(param))
         state["step"] += 1
         beta1, beta2 = group["betas"]
         kernels.adamw_step(
             param, grad, state["exp_avg"], state["exp_avg_sq"], lr=group["lr"], beta1=beta1, beta2=beta2,
-            eps=group["eps"], weight_decay=group["weight_decay"], step=state["step"], decoupled=self.decoupled,
+            eps=group["eps"], weight_decay=group["weight_decay"], step=state["step"], grad_scale=scale,
+            decoupled=self.decoupled,
         )  # fmt: skip
 
 

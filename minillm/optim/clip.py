@@ -9,6 +9,7 @@ from typing import Any
 from ..device import array_module
 from ..tensor import Tensor
 from ..writes import mark_written
+from .flat import whole_grads
 
 
 def clip_grad_norm_(
@@ -25,35 +26,50 @@ def clip_grad_norm_(
     """
     if not max_norm >= 0 or not norm_type > 0:
         raise ValueError(f"clip_grad_norm_: needs max_norm >= 0 and norm_type > 0; got {max_norm} and {norm_type}")
-    grads = _grads(parameters)
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    grads = whole_grads(parameters)
     if not any(g.size for g in grads):
         return Tensor(0.0)
     xp = array_module(grads[0])
-    if norm_type == 2:
-        norm = xp.sqrt(xp.stack([xp.square(g, dtype=xp.float64).sum() for g in grads]).sum())
-    elif norm_type == math.inf:
-        norm = xp.stack([abs(g).max().astype(xp.float64) for g in grads if g.size]).max()
-    else:
-        norm = xp.stack([(abs(g.astype(xp.float64)) ** norm_type).sum() for g in grads]).sum() ** (1 / norm_type)
+    norm = _norm(grads, norm_type)
     if error_if_nonfinite and not xp.isfinite(norm):
         raise ValueError(f"clip_grad_norm_: the norm of the gradients is {float(norm)}; nothing was clipped")
     scale = xp.minimum(max_norm / (norm + 1e-6), 1.0)
     for g in grads:
         g *= scale.astype(g.dtype)
-        mark_written(g)
+    for p in parameters:
+        if p.grad is not None:
+            mark_written(p.grad.data)
     return Tensor(xp.asarray(norm, dtype=grads[0].dtype))
+
+
+def total_norm(parameters: Iterable[Tensor], norm_type: float = 2.0) -> Any:
+    """The norm of all gradients as one long vector, a float64 number; 0 if there is none."""
+    grads = whole_grads(list(parameters))
+    return _norm(grads, norm_type) if any(g.size for g in grads) else 0.0
+
+
+def clip_factor(norm: float, max_norm: float) -> float:
+    """What gradients of this norm are multiplied with, so that it is at most max_norm; NaN for a norm that is NaN."""
+    factor = max_norm / (norm + 1e-6)
+    return 1.0 if factor > 1 else factor
+
+
+def _norm(grads: list[Any], norm_type: float) -> Any:
+    xp = array_module(grads[0])
+    if norm_type == 2:
+        return xp.sqrt(xp.stack([xp.square(g, dtype=xp.float64).sum() for g in grads]).sum())
+    if norm_type == math.inf:
+        return xp.stack([abs(g).max().astype(xp.float64) for g in grads if g.size]).max()
+    return xp.stack([(abs(g.astype(xp.float64)) ** norm_type).sum() for g in grads]).sum() ** (1 / norm_type)
 
 
 def clip_grad_value_(parameters: Iterable[Tensor] | Tensor, clip_value: float) -> None:
     """Clip every element of every gradient to -clip_value .. clip_value, in place."""
     if not clip_value >= 0:
         raise ValueError(f"clip_grad_value_: needs clip_value >= 0; got {clip_value}")
-    for g in _grads(parameters):
-        array_module(g).clip(g, -clip_value, clip_value, out=g)
-        mark_written(g)
-
-
-def _grads(parameters: Iterable[Tensor] | Tensor) -> list[Any]:
-    """The arrays of the gradients that are there."""
-    parameters = [parameters] if isinstance(parameters, Tensor) else parameters
-    return [p.grad.data for p in parameters if p.grad is not None]
+    for p in [parameters] if isinstance(parameters, Tensor) else parameters:
+        if p.grad is not None:
+            g = p.grad.data
+            array_module(g).clip(g, -clip_value, clip_value, out=g)
+            mark_written(g)

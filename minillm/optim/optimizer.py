@@ -9,8 +9,11 @@ import numpy as np
 
 from ..device import array_module, is_array, to_device, to_numpy
 from ..errors import nearest
+from ..memory import keep_freed_memory
 from ..tensor import Tensor
 from ..writes import mark_written
+from .clip import clip_factor, total_norm
+from .flat import Flat, flatten
 
 
 class Optimizer:
@@ -19,16 +22,23 @@ class Optimizer:
     params    Parameters, or dicts {"params": Parameters, setting: value, ...}: groups with settings of their own
     defaults  {setting: value}, for what a group does not say
 
+    elementwise (of the class): update() does the same to each element, so it may be handed many parameters as one long
+    one; then the parameters of a group are moved into flat arrays (flat.py).
+
     `param_groups` is the list of groups, each a dict with "params" and every setting; a schedule changes "lr" there.
     ValueError for no parameters, for one that is given twice, for a tensor that an op made.
     """
 
+    elementwise = False
+
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+        keep_freed_memory()
         if isinstance(params, (Tensor, dict)):
             raise TypeError(f"params must be a list of Parameters or of groups; got one {type(params).__name__}: [it]")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._flats: list[list[Flat]] = []  # of each group
         groups = list(params)
         if not groups:
             raise ValueError("no parameters to optimize: the list is empty (a generator can be used only once)")
@@ -57,6 +67,7 @@ class Optimizer:
         full = {**self.defaults, **group, "params": params}
         self.check(full)
         self.param_groups.append(full)
+        self._flats.append(flatten(params) if self.elementwise else [])
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for settings that cannot be."""
@@ -68,22 +79,51 @@ class Optimizer:
         """Write the step into the array `param`. `state` starts empty and is this parameter's own."""
         raise NotImplementedError(f"{type(self).__name__} has no update(): write one, it is the formula")
 
-    def step(self) -> None:
-        """One step for every parameter that has a gradient."""
-        for group in self.param_groups:
+    def step(self, clip_norm: float | None = None) -> None:
+        """One step for every parameter that has a gradient.
+
+        clip_norm: as if clip_grad_norm_(parameters, clip_norm) had run before, in the same pass: .grad stays as it is.
+        """
+        scale = 1.0
+        if clip_norm is not None:
+            scale = clip_factor(float(total_norm(self._parameters())), clip_norm)
+        for group, flats in zip(self.param_groups, self._flats):
+            done: set[int] = set()
+            for flat in flats if group.get("eps", 1) > 0 else ():  # eps 0 would be 0 / 0 in what fills up the rows
+                done.update(self._flat_step(flat, group, scale))
             for p in group["params"]:
-                if p.grad is None:
+                if p.grad is None or id(p) in done:
                     continue
                 if p.grad.shape != p.shape:
                     raise ValueError(f"{type(self).__name__}: a parameter of shape {p.shape} has grad {p.grad.shape}")
-                self.update(p.data, p.grad.data, self.state.setdefault(p, {}), group)
+                self.update_scaled(p.data, p.grad.data, scale, self.state.setdefault(p, {}), group)
                 mark_written(p.data)
+
+    def update_scaled(self, param: Any, grad: Any, scale: float, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """update() with grad * scale."""
+        self.update(param, grad if scale == 1 else grad * grad.dtype.type(scale), state, group)
+
+    def _flat_step(self, flat: Flat, group: dict[str, Any], scale: float) -> list[int]:
+        """Update the parameters that lie side by side, as one; the ids of those."""
+        flat.attach()
+        done = []
+        for run in flat.runs(self.state):
+            state = flat.run_state(run, self.state)
+            self.update_scaled(flat.part(flat.data, run), flat.part(flat.grad, run), scale, state, group)
+            flat.keep_state(run, state, self.state)
+            for p in flat.params[run.start : run.stop]:
+                mark_written(p.data)
+                done.append(id(p))
+        return done
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients (or fill them with zeros)."""
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None if set_to_none or p.grad is None else p.grad.detach().zero_()
+        if set_to_none:
+            for flat in self._all_flats():
+                flat.forget_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": {index: {name: NumPy array or number}}, "param_groups": [{"params": indices, setting: value}]}.
@@ -121,12 +161,17 @@ class Optimizer:
                     )
             state[p] = {name: _like(value, p) for name, value in values.items()}
         self.state = state
+        for flat in self._all_flats():
+            flat.adopt_state(state)
         for ours_, given in zip(self.param_groups, groups):
             settings = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k != "params"}
             ours_.update(settings)
 
     def _parameters(self) -> list[Tensor]:
         return [p for g in self.param_groups for p in g["params"]]
+
+    def _all_flats(self) -> list[Flat]:
+        return [flat for flats in self._flats for flat in flats]
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}("]

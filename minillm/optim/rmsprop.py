@@ -22,6 +22,8 @@ class RMSprop(Optimizer):
     Sources: Tieleman and Hinton 2012, lecture 6.5; centered: Graves 2013, arXiv:1308.0850.
     """
 
+    elementwise = True
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -19,6 +19,8 @@ class SGD(Optimizer):
     Sources: Polyak 1964 (momentum); Sutskever et al. 2013 (this form of Nesterov's).
     """
 
+    elementwise = True
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -17,7 +17,7 @@ from ..device import device_of, to_device
 from ..dtypes import is_floating
 from ..errors import nearest
 from ..nn.modes import evaluation
-from ..optim import Optimizer, clip_grad_norm_
+from ..optim import Optimizer
 from ..random import Generator
 from ..recording import no_grad
 from ..tensor import Tensor
@@ -198,9 +198,7 @@ def train_step(
             "minillm.detect_anomaly()"
         )
     value.backward()
-    if clip_norm is not None:
-        clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
-    optimizer.step()
+    optimizer.step(clip_norm)
     return result
 
 
