@@ -74,7 +74,7 @@ def pure(f, *arrays):
 
 
 def in_nan(x):
-    """The same values as x, in C order, with NaN before and behind them in memory (the lowest integer, for integers)."""
+    """The same values as x, in C order, with NaN (integers: the lowest) before and behind them."""
     odd = np.nan if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     frame = np.full(x.size + 128, odd, x.dtype)
     frame[64 : 64 + x.size] = x.reshape(-1)
