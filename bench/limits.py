@@ -1,0 +1,146 @@
+"""The limits of this machine, measured with our own SIMD values: what every share in the report is a share of.
+
+    peak        float32 fused multiply-adds, counted as two: twelve independent sums keep both units of a core busy
+    peak_bf16   the same for pairs of bfloat16, where the CPU has them
+    bandwidth   copy, read and triad (a = b + s c) over working sets from L1 to memory; bytes read plus bytes written
+
+Best of several repeats: a limit is what the machine can do, and everything that disturbs makes it look lower.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kernels import simd
+from kernels.numba_setup import njit, prange
+
+STREAMS = ("copy", "read", "triad")
+
+
+@njit
+def _fmas(n, start):
+    """12 sums, n rounds of x = 0.5 x + 0.5. Starts come from memory and differ: equal sums would be computed once."""
+    v = simd.lanes(start)
+    half = simd.splat(0.5, start)
+    a, b, c = simd.load(start, 0), simd.load(start, v), simd.load(start, 2 * v)
+    d, e, f = simd.load(start, 3 * v), simd.load(start, 4 * v), simd.load(start, 5 * v)
+    g, h, i = simd.load(start, 6 * v), simd.load(start, 7 * v), simd.load(start, 8 * v)
+    j, k, m = simd.load(start, 9 * v), simd.load(start, 10 * v), simd.load(start, 11 * v)
+    for _ in range(n):
+        a, b, c = simd.fma(a, half, half), simd.fma(b, half, half), simd.fma(c, half, half)
+        d, e, f = simd.fma(d, half, half), simd.fma(e, half, half), simd.fma(f, half, half)
+        g, h, i = simd.fma(g, half, half), simd.fma(h, half, half), simd.fma(i, half, half)
+        j, k, m = simd.fma(j, half, half), simd.fma(k, half, half), simd.fma(m, half, half)
+    return simd.hsum(a + b + c + d + e + f + g + h + i + j + k + m)
+
+
+@njit(parallel=True)
+def _fmas_in_parallel(n, start, sums):
+    for t in prange(sums.size):
+        sums[t] = _fmas(n, start)
+
+
+@njit
+def _stream(kind, a, b, c, size, times):
+    """Over whole vectors, four at a time; size, in elements, is a multiple of 4 * lanes."""
+    n = simd.lanes(a)
+    s = a[0]
+    for _ in range(times):
+        if kind == 0:
+            for i in range(0, size, 4 * n):
+                for j in range(i, i + 4 * n, n):
+                    simd.store(a, j, simd.load(b, j))
+        elif kind == 1:
+            u = v = w = x = simd.zeros(b)
+            for i in range(0, size, 4 * n):
+                u, v = u + simd.load(b, i), v + simd.load(b, i + n)
+                w, x = w + simd.load(b, i + 2 * n), x + simd.load(b, i + 3 * n)
+            s += simd.hsum(u + v + w + x)
+        else:
+            for i in range(0, size, 4 * n):
+                for j in range(i, i + 4 * n, n):
+                    simd.store(a, j, simd.fma(simd.load(c, j), simd.splat(0.5, c), simd.load(b, j)))
+    return s
+
+
+@njit(parallel=True)
+def _streams(kind, a, b, c, size, times, sums):
+    """Each thread on rows of its own."""
+    for t in prange(a.shape[0]):
+        sums[t] = _stream(kind, a[t], b[t], c[t], size, times)
+
+
+@dataclass
+class Limits:
+    """FLOP/s and bytes/s on `threads` threads."""
+
+    threads: int
+    peak: float = 0.0
+    peak_bf16: float = 0.0  # 0: no such instructions
+    sizes: list[int] = field(default_factory=list)  # working sets of the whole machine part in use, bytes, ascending
+    bandwidth: dict[str, list[float]] = field(default_factory=dict)  # stream -> bytes/s at each size
+
+    def bandwidth_at(self, working_set: float, stream: str = "copy") -> float:
+        """Of a working set that stays where it fits; interpolated over the logarithm of the size."""
+        return float(np.interp(np.log(max(working_set, 1.0)), np.log(self.sizes), self.bandwidth[stream]))
+
+    def seconds(self, flops: float, bytes_: float, working_set: float, bf16: bool = False) -> float:
+        """The least time for this work: the larger of computing and moving it."""
+        peak = self.peak_bf16 if bf16 and self.peak_bf16 else self.peak
+        return max(flops / peak, bytes_ / self.bandwidth_at(working_set))
+
+
+def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",), repeats: int = 5) -> Limits:
+    """Takes about a second per (stream, large size) pair."""
+    limits = Limits(threads)
+    limits.peak = _peak(threads, repeats)
+    if simd.HAS_BF16:
+        limits.peak_bf16 = _peak_bf16(threads, repeats)
+    limits.sizes = sorted(sizes)
+    for stream in streams:
+        limits.bandwidth[stream] = [_bandwidth(threads, size, stream, repeats) for size in limits.sizes]
+    return limits
+
+
+def _best(run: Callable[[], object], repeats: int) -> float:
+    """The shortest of at least `repeats` calls and of 30 ms of them."""
+    run()
+    best, end = np.inf, time.perf_counter() + 0.03
+    while repeats > 0 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+        repeats -= 1
+    return best
+
+
+def _peak(threads: int, repeats: int) -> float:
+    n, sums = 2_000_000, np.zeros(threads, np.float32)
+    start = np.arange(12 * simd.LANES32, dtype=np.float32)
+    return threads * n * 12 * simd.LANES32 * 2 / _best(lambda: _fmas_in_parallel(n, start, sums), repeats)
+
+
+def _peak_bf16(threads: int, repeats: int) -> float:
+    from .limits_bf16 import products
+
+    sums, n = np.zeros(threads, np.float32), 4000
+    flops = products(n, sums)
+    return flops / _best(lambda: products(n, sums), repeats)
+
+
+def _bandwidth(threads: int, size: int, stream: str, repeats: int) -> float:
+    """`size` bytes in all, over the arrays that the stream touches."""
+    arrays = {"copy": 2, "read": 1, "triad": 3}[stream]
+    step = 4 * simd.LANES32
+    n = max(size // (4 * arrays * threads) // step * step, step)
+    gap = 1040  # floats between the rows: not all at the same place of a cache
+    a, b, c = (np.ones((threads, n + gap), np.float32) for _ in range(3))
+    times = max(1, (16 << 20) // size)
+    sums = np.zeros(threads, np.float32)
+    kind = STREAMS.index(stream)
+    moved = 4 * arrays * n * threads * times
+    return moved / _best(lambda: _streams(kind, a, b, c, n, times, sums), repeats)

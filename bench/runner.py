@@ -1,0 +1,208 @@
+"""One case: check everything, time what is right, check again. The result is a row per implementation."""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import kernels
+
+from . import equal, rivals, timing
+from .case import Case, CommandError, Make, Options, plain
+from .limits import Limits
+from .machine import Load
+
+OURS = "minillm"
+Row = dict[str, Any]
+
+
+@dataclass
+class Session:
+    options: Options
+    budget: timing.Budget
+    limits: dict[int, Limits]  # by number of threads
+    candidates: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    flush: Callable[[], None] | None = None
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
+    failed: bool = False  # one of ours or a candidate is wrong
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def load_candidate(spec: str) -> tuple[str, Callable[..., Any]]:
+    """ "module:function" -> (the name in the report, the function)."""
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise CommandError(f"--candidate takes module:function, got {spec!r}")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise CommandError(f"--candidate {spec}: {error}") from error
+    if not callable(found):
+        raise CommandError(f"--candidate {spec}: {name} is {type(found).__name__}, not a function")
+    return spec, found
+
+
+def is_ours(name: str) -> bool:
+    return name.split(".")[0] == OURS
+
+
+def implementations(case: Case, session: Session) -> dict[str, Make]:
+    found: dict[str, Make] = {}
+    if case.kernel is not None:
+        function = getattr(kernels, case.kernel, None)
+        if function is None:
+            session.note(f"{case.suite}: kernels.{case.kernel} does not exist; its cases are left out")
+        else:
+            found[OURS] = plain(function, **case.settings)
+        for name, candidate in session.candidates.items():
+            found[name] = plain(candidate, **case.settings)
+    found |= case.ours
+    if found:
+        found |= {name: make for name, make in case.rivals.items() if name in session.options.rivals}
+    return found
+
+
+def run_case(case: Case, session: Session) -> list[Row]:
+    """Rows of the case, appended to the session's."""
+    makes = implementations(case, session)
+    if not makes:
+        return []
+    with rivals.threads(case.threads):
+        rows = _run(case, makes, session)
+    session.rows += rows
+    return rows
+
+
+def _run(case: Case, makes: dict[str, Make], session: Session) -> list[Row]:
+    oracle = _oracle(case, any(name.endswith(".bf16") for name in makes))
+    before = _checksums(case.inputs)
+    rows, runs = {}, {}
+    for name, make in makes.items():
+        trusted = name in case.rivals  # a rival is timed, and marked, even where it is less exact than the bound
+        try:
+            run = make(*_inputs(case))
+            verdict = _check(case, name, make, run, oracle, trusted)
+        except Exception as error:
+            if trusted:
+                session.note(f"{case.suite} {case.name}: {name} failed: {type(error).__name__}: {_first_line(error)}")
+                continue
+            run, verdict = None, equal.Verdict(False, np.inf, f"{type(error).__name__}: {error}")
+        if verdict.equal and _checksums(case.inputs) != before:
+            verdict = equal.Verdict(False, verdict.max_error, "an input was written to")
+        rows[name] = _row(case, name, verdict, session)
+        if verdict.equal or (trusted and np.isfinite(verdict.max_error)):
+            runs[name] = run
+        else:
+            _refuse(case, name, verdict, session, before)
+    load = Load.start()
+    for name, times in timing.measure(runs, session.budget, session.flush).items():
+        _fill(rows[name], case, name, times, session)
+    busy = load.stop()
+    for name, run in runs.items():
+        rows[name]["load"] = None if np.isnan(busy) else round(busy, 3)
+        verdict = _check(case, name, makes[name], run, oracle, name in case.rivals, poison=True)
+        if rows[name]["equal"] and not verdict.equal:
+            rows[name] |= {"equal": False, "problem": f"after timing: {verdict.problem}"}
+            if name not in case.rivals:
+                _refuse(case, name, verdict, session, before, " after timing")
+    if case.in_place is False and _checksums(case.inputs) != before:
+        session.note(f"{case.suite} {case.name}: an input changed while it was timed")
+    _ratios(rows)
+    return list(rows.values())
+
+
+def _refuse(case: Case, name: str, verdict: equal.Verdict, session: Session, before: list, when: str = "") -> None:
+    session.failed = True
+    session.note(f"REFUSED {name} in {case.suite} {case.name}{when}: {verdict.problem}")
+    if _checksums(case.inputs) != before:  # the others are to get what was promised
+        raise CommandError(f"{name} wrote to its inputs in {case.suite} {case.name}: repair that first")
+
+
+def _inputs(case: Case) -> tuple:
+    copy = case.in_place
+    return tuple(x.copy() if copy and isinstance(x, np.ndarray) else x for x in case.inputs)
+
+
+def _checksums(inputs: tuple) -> list[int]:
+    return [zlib.adler32(np.ascontiguousarray(x).data) for x in inputs if isinstance(x, np.ndarray) and x.size]
+
+
+def _reference(case: Case) -> Callable[..., Any]:
+    if case.reference is not None:
+        return case.reference
+    function = getattr(kernels, str(case.kernel))
+
+    def reference(*inputs: Any) -> Any:
+        if case.in_place:
+            inputs = tuple(x.copy() if isinstance(x, np.ndarray) else x for x in inputs)
+        result = function(*inputs, **case.settings, impl="reference")
+        return inputs if result is None else result
+
+    return reference
+
+
+def _oracle(case: Case, with_bf16: bool) -> equal.Oracle:
+    return equal.oracle(_reference(case), case.inputs, case.backward, case.tolerance, with_bf16)
+
+
+def _check(
+    case: Case, name: str, make: Make, run: Any, oracle: equal.Oracle, trusted: bool, poison: bool = False
+) -> equal.Verdict:
+    """poison: overwrite what the last call returned with NaN before, so that kept results do not pass for computed."""
+    if poison and not case.in_place:
+        for array in equal.as_arrays(run()):
+            if array is not None and array.dtype.kind == "f" and array.flags.writeable:
+                array.fill(np.nan)
+    if case.in_place:  # a fresh start: its inputs have changed
+        inputs = _inputs(case)
+        run = make(*inputs)
+        results = [equal.as_arrays(inputs if (r := run()) is None else r) for _ in range(case.calls)]
+    else:
+        results = [equal.as_arrays(run()) for _ in range(case.calls)]
+    outputs = results[0] if case.calls == 1 else [np.stack([r[0] for r in results])]  # type: ignore[misc]
+    if case.select is not None:
+        outputs = case.select(outputs)
+    return oracle.check(outputs, "bfloat16" if name.endswith(".bf16") else "float32", not trusted and not case.prefix)
+
+
+def _row(case: Case, name: str, verdict: equal.Verdict, session: Session) -> Row:
+    threads = case.threads or session.options.threads
+    limits = session.limits[threads]
+    touched = case.bytes if case.cached and not session.budget.cold else np.inf
+    limit = limits.seconds(case.flops, case.bytes, touched, name.endswith(".bf16"))
+    return {
+        "suite": case.suite, "case": case.name, "implementation": name,
+        "median_s": None, "q1_s": None, "q3_s": None, "samples": 0,
+        "flops": case.flops, "bytes": case.bytes, "elements": case.elements,
+        "limit_s": limit or None, "share_of_limit": None, "compute_bound": case.flops / limits.peak >= limit * 0.999,
+        "max_error": verdict.max_error if np.isfinite(verdict.max_error) else None,
+        "equal": verdict.equal, "problem": verdict.problem,
+        "threads": threads, "cold": session.budget.cold, "ratios": {}, "load": None,
+    } | case.extra.get(name, {})  # fmt: skip
+
+
+def _fill(row: Row, case: Case, name: str, times: timing.Times, session: Session) -> None:
+    q1, median, q3 = times.quartiles()
+    row |= {"median_s": median, "q1_s": q1, "q3_s": q3, "samples": len(times.samples)}
+    if row["limit_s"]:
+        row["share_of_limit"] = row["limit_s"] / median
+
+
+def _ratios(rows: dict[str, Row]) -> None:
+    """rows[a]["ratios"][b] = how many times as long as a the implementation b takes."""
+    timed = {name: row["median_s"] for name, row in rows.items() if row["median_s"]}
+    for name, own in timed.items():
+        rows[name]["ratios"] = {other: t / own for other, t in timed.items() if other != name}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
