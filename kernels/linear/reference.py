@@ -58,7 +58,7 @@ def _apply(z: Any, activation: str | None) -> tuple[Any, Any]:
         return z, 1.0
     if activation == "relu":
         return xp.where(z <= 0, 0, z), xp.where(z <= 0, 0, 1)  # NaN stays NaN
-    far = 700.0 if activation == "silu" else 40.0
+    far = 750.0 if activation == "silu" else 40.0
     near = xp.clip(z, -far, far)
     if activation == "silu":
         e = xp.exp(-abs(near))

@@ -16,7 +16,7 @@ CODES = {None: NONE, "relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu":
 
 SQRT_HALF, INV_SQRT_2PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 TANH_SCALE, TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
-FAR = 40.0  # beyond -40 and 40 the activations are 0 and x: no power overflows, and there is no -inf * 0
+FAR, SILU_FAR = 40.0, 750.0  # beyond them the activations are 0 and x: no power overflows, and no -inf meets a 0
 
 
 @njit
@@ -40,7 +40,7 @@ def gelu_tanh(x):
 
 @njit
 def silu(x):
-    x = simd.select(x < -104.0, -104.0, x)
+    x = simd.select(x < -SILU_FAR, -SILU_FAR, x)
     return x * simd.sigmoid(x)
 
 
@@ -77,7 +77,7 @@ def gelu_tanh_slope(x):
 @njit
 def silu_slope(x):
     """s + x s (1 - s),  s = sigmoid(x)"""
-    x = simd.select(x < -104.0, -104.0, simd.select(x > 104.0, 104.0, x))
+    x = simd.select(x < -SILU_FAR, -SILU_FAR, simd.select(x > SILU_FAR, SILU_FAR, x))
     s = simd.sigmoid(x)
     return simd.fma(x * s, 1.0 - s, s)
 

@@ -27,7 +27,7 @@ def operand(x: np.ndarray) -> tuple[np.ndarray, int, int]:
     if x.ndim == 2:  # the two common kinds, quickly
         if flags.carray:  # in C order, aligned, writable
             return x, x.shape[1], 1
-        if flags.farray:
+        if flags.f_contiguous and flags.behaved:  # (flags.farray is true for strided arrays, too)
             return x.T, 1, x.shape[0]
     size = x.itemsize
     (row, column), (M, N) = x.strides[-2:], x.shape[-2:]
