@@ -1,0 +1,122 @@
+"""Attention forward: one task for each block of queries.
+
+    for each block of keys that the queries see:
+        turn the keys, copy the values                     read by all the queries of the block
+        for ROWS queries at a time:                        their scores stay in L1
+            S = Q K^T                                      as far as these queries see keys
+            P = 2^(S - m), rescale O where m grew          softmax.py
+            O = O + P V
+
+Nothing of size T x S exists, and nothing is shared between tasks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import get_thread_id
+
+from .. import simd
+from ..numba_setup import njit, prange
+from .pack import clear_rows, pack_panels, pack_rows, row_step
+from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
+from .tiles import ROWS, WIDE, multiply, multiply_seen
+
+
+@njit
+def forward_sizes(T, S, width):
+    """(queries, keys) of a block: multiples of ROWS and of a panel. The packed keys and values fit into L2."""
+    block_k = 256 if width <= 64 else 128 if width <= 128 else 64
+    return min(128, (T + ROWS - 1) // ROWS * ROWS), min(block_k, (S + 95) // 96 * 96)
+
+
+@njit
+def forward_words(T, S, width):
+    """Numbers of workspace that a task needs; the order of the parts is that of `_block`."""
+    block_q, block_k = forward_sizes(T, S, width)
+    return block_q * (2 * width + 17) + 2 * block_k * width + ROWS * block_k + 16 * width + 16 * WIDE
+
+
+@njit(parallel=True, error_model="numpy")
+def forward(q, k, v, bias, has_bias, rule, scale, work, out, lse):
+    B, H, T, D = q.shape
+    lanes = simd.lanes(work)
+    block_q = forward_sizes(T, k.shape[2], (D + lanes - 1) // lanes * lanes)[0]
+    blocks = (T + block_q - 1) // block_q
+    for task in prange(B * H * blocks):
+        b, h, n = task // (H * blocks), task // blocks % H, task % blocks
+        # With causal the last blocks have most to do. First, last, second, last but one: each thread gets as much.
+        first = (n // 2 if n % 2 == 0 else blocks - 1 - n // 2) * block_q
+        _block(q, k, v, bias, has_bias, rule, scale, work[get_thread_id()], out, lse, b, h, first)
+
+
+@njit(error_model="numpy")
+def _block(q, k, v, bias, has_bias, rule, scale, work, out, lse, b, h, first):
+    """Queries first, first + 1, ... of head h."""
+    T, D = q.shape[2:]
+    S, g = k.shape[2], h // (q.shape[1] // k.shape[1])
+    lanes = simd.lanes(work)
+    vectors = (D + lanes - 1) // lanes
+    width, panel = vectors * lanes, WIDE * lanes
+    block_q, block_k = forward_sizes(T, S, width)
+    n = min(block_q, T - first)
+    rows = (n + ROWS - 1) // ROWS * ROWS
+    zeros = simd.pointer(work)
+    q_ = zeros + panel  # (rows, width)
+    o_ = q_ + block_q * width
+    l_ = o_ + block_q * width  # (rows, lanes)
+    keys = l_ + block_q * lanes  # panels
+    values = keys + block_k * width  # (block_k, width)
+    s_ = values + block_k * width  # (ROWS, block_k)
+    stage = s_ + ROWS * block_k
+    m = work[work.size - block_q :]
+    m[:] = -np.inf
+    clear_rows(zeros, 0, 0, 1, panel)
+    clear_rows(o_, width, 0, rows, width)
+    clear_rows(l_, lanes, 0, rows, lanes)
+    pack_rows(simd.pointer(q[b, h, first]), row_step(q), n, D, q_, width, scale * LOG2_E)
+    clear_rows(q_, width, n, rows, width)
+
+    from_key, to_key = seen(first, S, rule)[0], seen(first + n - 1, S, rule)[1]
+    for j in range(from_key // panel * panel, to_key, block_k):
+        count = min(block_k, S - j)
+        pack_panels(simd.pointer(k[b, g, j]), row_step(k), count, D, keys, stage)
+        finite = pack_rows(simd.pointer(v[b, g, j]), row_step(v), count, D, values, width, 1.0)
+        for r in range(0, n, ROWS):
+            last = min(r + ROWS, n) - 1
+            left = max(0, seen(first + r, S, rule)[0] - j) // panel * panel
+            right = min(count, seen(first + last, S, rule)[1] - j)
+            if left >= right:
+                continue
+            columns = (right - left + lanes - 1) // lanes
+            to = left + columns * lanes
+            multiply(q_ + r * width, width, 1, keys + left * width, panel * width, panel, s_ + left, block_k,
+                     zeros, 0, 0, columns, D)  # fmt: skip
+            for i in range(r, last + 1):
+                s = s_ + (i - r) * block_k
+                if has_bias:
+                    extra = bias[b % bias.shape[0], h % bias.shape[1], (first + i) % bias.shape[2]]
+                    step = 1 if extra.size > 1 else 0
+                    add_bias(s, left, to, simd.pointer(extra) + j * step, step, right)
+                start, stop = seen(first + i, S, rule)
+                hide(s, left, to, start - j, min(stop - j, count))
+                softmax_row(s, left, to, m, l_, i, o_ + i * width, width)
+            o = o_ + r * width
+            if finite:
+                multiply(s_ + left, block_k, 1, values + left * width, panel, width, o, width, o, width, 1,
+                         vectors, right - left)  # fmt: skip
+            else:
+                multiply_seen(s_ + left, block_k, 1, values + left * width, panel, width, o, width,
+                              vectors, right - left)  # fmt: skip
+
+    for i in range(n):
+        total = simd.hsum(simd.load(l_, i * lanes))
+        factor, log_sum = work.dtype.type(0), -np.inf
+        if total != 0:
+            factor, log_sum = 1 / total, LN2 * m[i] + math.log(total)
+        lse[b, h, first + i] = log_sum
+        to_i = simd.pointer(out[b, h, first + i])
+        for d in range(0, D, lanes):
+            simd.store_tail(to_i, d, simd.load(o_, i * width + d) * factor, D - d)
+    simd.keep_alive(work)

@@ -1,0 +1,62 @@
+"""Products of the attention kernels, made of register tiles (see vector/tile.py): ROWS rows of C at a time.
+
+All five products of forward and backward have the same form, with their operands where they lie:
+
+    S  = Q K^T       A = q rows            B = keys in panels           C = scores
+    O += P V         A = p rows            B = value rows
+    dV += P^T dOut   A = p columns         B = dout rows                (a tile reads one number of A at a time,
+    dK += dS^T Q     A = ds columns        B = q rows                    so P and dS are never transposed)
+    dQ += dS K       A = ds rows           B = key rows
+
+B is walked in panels of WIDE vectors: `b_panel` numbers from one panel to the next, `b_row` from one k to the next.
+"""
+
+from __future__ import annotations
+
+from .. import simd
+from ..numba_setup import njit
+
+# A tile of 8 x 2 vectors has 16 sums in registers, enough to hide the latency of fma, and 10 loads for 16 fmas. Wider
+# ones are no faster here, and two vectors fit head dims of 32, 64, 128. CPUs with 16 registers take 4 x 3.
+ROWS, WIDE = (8, 2) if simd.TILE_ROWS == 8 else (4, 3)
+
+_tile1, _tile2, _wide = (simd.make_tile(ROWS, w) for w in (1, 2, WIDE))
+
+
+@njit
+def multiply(a, a_row, a_step, b, b_panel, b_row, c, c_row, d, d_row, d_step, vectors, k):
+    """ROWS rows of C = D + A @ B, `vectors` vectors wide; pointers of one dtype.
+
+    d_step 0: D is one row of WIDE vectors of zeros (with d_row 0); d_step 1: D is a matrix, usually C itself.
+    """
+    lanes = simd.lanes(c)
+    v = 0
+    while v + WIDE <= vectors:
+        at = v * lanes
+        _wide(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
+        v += WIDE
+    at = v * lanes
+    if vectors - v == 1:
+        _tile1(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
+    elif WIDE > 2 and vectors - v == 2:
+        _tile2(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
+
+
+@njit
+def multiply_seen(a, a_row, a_step, b, b_panel, b_row, c, c_row, vectors, k):
+    """C += A @ B where a zero in A skips its row of B, so that 0 * NaN and 0 * inf stay out: slow, and rarely needed.
+
+    The same sums in the same order as `multiply`: other rows keep their bits when a row of B becomes NaN.
+    """
+    lanes = simd.lanes(c)
+    for r in range(ROWS):
+        for v in range(vectors):
+            p = b + (v // WIDE * b_panel + v % WIDE * lanes)
+            total = simd.zeros(c)
+            for i in range(k):
+                weight = simd.load_tail(a, r * a_row + i * a_step, 1)
+                weight = simd.splat(simd.hsum(weight), c)
+                if not simd.all_lanes(weight == 0.0):
+                    total = simd.fma(weight, simd.load(p, i * b_row), total)
+            at = r * c_row + v * lanes
+            simd.store(c, at, total + simd.load(c, at))
