@@ -1,7 +1,7 @@
 """Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, SC'11).
 
 A counter and a key go in, four random 32-bit words come out, and nothing is remembered in between: word i of a stream
-is known from (seed, position, i) alone. So any part of an array can be made by any thread, on any device, at any time, and
+is known from (seed, position, i) alone. So any part of an array can be made by any thread, on any device, any time, and
 the numbers are the same; a dropout mask need not be stored, it is made again.
 
     word i of (seed, position) = word i % 4 of philox(counter = position + i // 4, key = seed)
