@@ -14,37 +14,60 @@
 
 from __future__ import annotations
 
-from .adamw import adamw_step
+from .adamw import adamw_flat, adamw_step, clip_factor, global_norm
 from .attention import attention_backward, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward, cross_entropy_with_grad
 from .dispatch import available, set_default, use
+from .dropout import dropout_backward, dropout_forward
+from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
 from .gelu.erf import erf, erfc
 from .layernorm import layernorm_backward, layernorm_forward
+from .linear import linear_backward, linear_forward
+from .matmul import has_bf16, matmul, matmul_bf16
+from .random import philox_bits, philox_normal, philox_uniform
 from .reparameterize import reparameterize_backward, reparameterize_forward
+from .rmsnorm import rmsnorm_backward, rmsnorm_forward
 from .softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
 
 PACKAGE = "minillm-kernels"  # an unrelated package is also called `kernels`: this tells the two apart
 
 __all__ = [
     "PACKAGE",
+    "adamw_flat",
     "adamw_step",
     "attention_backward",
     "attention_forward",
     "available",
+    "clip_factor",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "cross_entropy_with_grad",
+    "dropout_backward",
+    "dropout_forward",
+    "embedding_backward",
+    "embedding_forward",
     "erf",
     "erfc",
     "gelu_backward",
     "gelu_forward",
+    "global_norm",
+    "has_bf16",
     "layernorm_backward",
     "layernorm_forward",
+    "linear_backward",
+    "linear_forward",
     "log_softmax_backward",
     "log_softmax_forward",
+    "matmul",
+    "matmul_bf16",
+    "philox_bits",
+    "philox_normal",
+    "philox_uniform",
     "reparameterize_backward",
     "reparameterize_forward",
+    "rmsnorm_backward",
+    "rmsnorm_forward",
     "set_default",
     "softmax_backward",
     "softmax_forward",

@@ -4,7 +4,8 @@ For one thread; float32 and float64. Sums run in several vectors at once, becaus
 and one or two can start in each. Every BLOCK numbers the lanes are added up in float64: the sum of a long row is as
 accurate as that of a short one.
 
-All are inlined where they are called: in a row of 64 numbers a call costs as much as the work.
+All are inlined where they are called: in a row of 64 numbers a call costs as much as the work, and a call that hands
+arrays on costs 100 ns, because Numba counts the references to each.
 """
 
 from __future__ import annotations
@@ -31,6 +32,18 @@ def store_up_to(p, i, v, n):
         simd.store_tail(p, i, v, n)
 
 
+@njit(forceinline=True)
+def number_at(p, i):
+    """p[i], through a pointer."""
+    return simd.hsum(simd.load_tail(p, i, 1))
+
+
+@njit(forceinline=True)
+def set_number(p, i, value):
+    """p[i] = value, through a pointer."""
+    simd.store_tail(p, i, simd.splat(value, p), 1)
+
+
 @njit(forceinline=True, error_model="numpy")
 def sum_row(p, n):
     """sum p_i, float64."""
@@ -47,6 +60,28 @@ def sum_row(p, n):
         for i in range(whole, stop, L):
             s0 += load_up_to(p, i, stop - i)
         total += simd.hsum_wide((s0 + s1) + (s2 + s3))
+    return total
+
+
+@njit(forceinline=True, error_model="numpy")
+def add_rows(p, q, out, n):
+    """out_i = p_i + q_i, and the sum of them, float64."""
+    L, total = simd.lanes(p), 0.0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        whole = stop - (stop - start) % (2 * L)
+        s0, s1 = simd.zeros(p), simd.zeros(p)
+        for i in range(start, whole, 2 * L):
+            v0, v1 = simd.load(p, i) + simd.load(q, i), simd.load(p, i + L) + simd.load(q, i + L)
+            simd.store(out, i, v0)
+            simd.store(out, i + L, v1)
+            s0 += v0
+            s1 += v1
+        for i in range(whole, stop, L):
+            v = load_up_to(p, i, stop - i) + load_up_to(q, i, stop - i)
+            store_up_to(out, i, v, stop - i)
+            s0 += v
+        total += simd.hsum_wide(s0 + s1)
     return total
 
 
@@ -151,3 +186,39 @@ def weighted_distance(p, w, weighted, n, top):
             s += simd.select(simd.first(stop - i, p), term, 0.0)
         total += simd.hsum_wide(s)
     return total
+
+
+# ------------------------------------------------------------------------------------------ groups of rows
+# A few rows are taken through the steps together. While one waits for the sum of its lanes, the next is being added up;
+# and sums over rows, column by column, stay in registers.
+
+ROWS = 8
+
+
+@njit(forceinline=True)
+def group_in_l1(n):
+    """Rows of a group that the L1 cache holds, when a row has n numbers."""
+    return max(1, min(ROWS, 4096 // n))
+
+
+@njit(forceinline=True)
+def group_in_l2(n):
+    """Rows of a group that the L2 cache holds, with two other arrays."""
+    return max(1, min(ROWS, (1 << 15) // n))
+
+
+def row_blocks(rows: int, n: int) -> tuple[int, int]:
+    """(rows of a block, number of blocks), for threads to share: at most 64 blocks, of 2^15 numbers at least."""
+    block = max(-(-rows // 64), -(-(1 << 15) // n))
+    block = -(-block // ROWS) * ROWS
+    return block, -(-rows // block)
+
+
+@njit
+def add_blocks(sums, out):
+    """out_j += sums[0, j] + sums[1, j] + ..., added in this order and rounded once."""
+    total = np.zeros(out.size)
+    for b in range(sums.shape[0]):
+        total += sums[b]
+    for j in range(out.size):
+        out[j] += total[j]

@@ -1,8 +1,8 @@
 """Softmax cross-entropy in Numba: one row after another, rows in parallel. Formulas in reference.py.
 
 The softmax is never stored: the gradient's passes write exp(z - top) where dlogits goes, then turn it into the gradient
-in place, while the row is in the cache. `cross_entropy_with_grad` does so right after the forward pass of the row, which
-has computed those exponentials anyway; the logits themselves may be the place.
+in place, while the row is in the cache. `cross_entropy_with_grad` does so right after the forward pass of a row, which
+has those exponentials already; the logits themselves may be the place.
 
 Whatever a row has one of is float64. An empty `weight` stands for ones.
 """
@@ -97,7 +97,7 @@ def _rows_in_parallel(what, z, targets, factor, ignore_index, smoothing, weight,
         _row(what, z, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dz, i)
 
 
-@njit(error_model="numpy")
+@njit(forceinline=True, error_model="numpy")
 def _row(what, logits, targets, factor, ignore_index, smoothing, weight, weight_sum, loss, lse, dlogits, i):
     y, V = targets[i], logits.shape[1]
     if y == ignore_index:

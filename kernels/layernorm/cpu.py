@@ -1,8 +1,10 @@
-"""LayerNorm in Numba: one row after another, rows in parallel. Formulas in reference.py.
+"""LayerNorm in Numba, forward: rows in parallel. Formulas in reference.py; the backward pass is in cpu_backward.py.
 
-Sums are float64 and `reassoc` lets them be vectorised; each row fits the cache, so reading it three times costs one
-trip to memory. dweight and dbias add up over rows: the rows are cut into blocks that depend on their number alone, and
-the blocks' sums are added in order, so that the result does not depend on the number of threads.
+The sum of a row gives a first centre, which float32 does not hold exactly. The sums of d = x - centre and of d^2 give
+what the centre lacks of the mean, and the variance: so vectors of float32 do, and nothing cancels. Where that is not
+good enough (squares out of range, a sum that lost all its digits), the row is done in float64, number by number.
+
+A row is read from memory once and stays in the cache for the passes that follow.
 """
 
 from __future__ import annotations
@@ -12,65 +14,122 @@ from typing import Any
 
 import numpy as np
 
+from .. import simd
 from ..checks import contiguous
 from ..numba_setup import njit, prange
+from ..rows import BLOCK, add_rows, group_in_l1, load_up_to, number_at, set_number, store_up_to, sum_row
+from .cpu_backward import layernorm_backward
+
+__all__ = ["layernorm_backward", "layernorm_forward"]
+
+ALONE = 1 << 14  # numbers that one thread is done with before two have started
 
 
-def layernorm_forward(x: Any, weight: Any | None, bias: Any | None, eps: float) -> tuple[Any, Any, Any]:
-    N = x.shape[-1]
-    out, mean, rstd = np.empty(x.shape, x.dtype), np.empty(x.shape[:-1], x.dtype), np.empty(x.shape[:-1], x.dtype)
+def layernorm_forward(
+    x: Any, weight: Any | None, bias: Any | None, eps: float, residual: Any | None
+) -> tuple[Any, ...]:
+    N, rows = x.shape[-1], x.shape[:-1]
+    out, mean, rstd = np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
     weight = np.ones(N, x.dtype) if weight is None else contiguous(weight)
     bias = np.zeros(N, x.dtype) if bias is None else contiguous(bias)
-    rows = contiguous(x).reshape(-1, N)
-    _forward(rows, weight, bias, float(eps), out.reshape(-1, N), mean.reshape(-1), rstd.reshape(-1))
-    return out, mean, rstd
+    x = contiguous(x)
+    total, other = (x, x) if residual is None else (np.empty(x.shape, x.dtype), contiguous(residual))
+    arrays = x.reshape(-1), other.reshape(-1), total.reshape(-1), out.reshape(-1), mean.reshape(-1), rstd.reshape(-1)
+    run = _rows if x.size <= ALONE else _rows_in_parallel
+    run(*arrays, weight, bias, float(eps), residual is not None)
+    return (out, mean, rstd) if residual is None else (out, mean, rstd, total)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _forward(x, weight, bias, eps, out, mean, rstd):
-    for i in prange(x.shape[0]):
-        xi, oi = x[i], out[i]  # (N,)
-        total = 0.0
-        for j in range(xi.size):
-            total += xi[j]
-        mu = total / xi.size
-        total = 0.0
-        for j in range(xi.size):
-            total += (xi[j] - mu) * (xi[j] - mu)
-        r = 1.0 / math.sqrt(total / xi.size + eps)
-        for j in range(xi.size):
-            oi[j] = (xi[j] - mu) * r * weight[j] + bias[j]
-        mean[i], rstd[i] = mu, r
+@njit(error_model="numpy")
+def _rows(x, residual, total, out, mean, rstd, weight, bias, eps, fused):
+    group = group_in_l1(weight.size)
+    for first in range(0, mean.size, group):
+        _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, first, group)
 
 
-def layernorm_backward(dout: Any, x: Any, weight: Any | None, mean: Any, rstd: Any) -> tuple[Any, Any, Any]:
-    N = x.shape[-1]
-    dx = np.empty(x.shape, x.dtype)
-    weight = np.ones(N, x.dtype) if weight is None else contiguous(weight)
-    block = max(16, -(-mean.size // 64))  # rows a block; at most 64 blocks
-    sums = np.zeros((-(-mean.size // block), 2, N))  # dweight and dbias of each block, float64
-    rows, drows = contiguous(x).reshape(-1, N), contiguous(dout).reshape(-1, N)
-    statistics = contiguous(mean).reshape(-1), contiguous(rstd).reshape(-1)
-    _backward(drows, rows, weight, *statistics, block, dx.reshape(-1, N), sums)
-    dweight, dbias = sums.sum(axis=0).astype(x.dtype)  # (N,), (N,)
-    return dx, dweight, dbias
+@njit(parallel=True, error_model="numpy")
+def _rows_in_parallel(x, residual, total, out, mean, rstd, weight, bias, eps, fused):
+    group = group_in_l1(weight.size)
+    for g in prange((mean.size + group - 1) // group):
+        _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, g * group, group)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
-def _backward(dout, x, weight, mean, rstd, block, dx, sums):
-    for b in prange(sums.shape[0]):
-        dweight, dbias = sums[b, 0], sums[b, 1]  # (N,)
-        for i in range(b * block, min((b + 1) * block, x.shape[0])):
-            di, xi, dxi = dout[i], x[i], dx[i]  # (N,)
-            mu, r = np.float64(mean[i]), np.float64(rstd[i])
-            sum_g, sum_gx = 0.0, 0.0
-            for j in range(xi.size):
-                g = np.float64(di[j]) * weight[j]
-                sum_g += g
-                sum_gx += g * ((xi[j] - mu) * r)
-            mean_g, mean_gx = sum_g / xi.size, sum_gx / xi.size
-            for j in range(xi.size):
-                dxi[j] = r * (np.float64(di[j]) * weight[j] - mean_g - (xi[j] - mu) * r * mean_gx)
-            for j in range(xi.size):  # faster apart: each array written must be checked for overlap
-                dweight[j] += di[j] * ((xi[j] - mu) * r)
-                dbias[j] += di[j]
+@njit(forceinline=True, error_model="numpy")
+def _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, first, group):
+    """A few rows, step by step together: while one waits for its sum, the next is being added up."""
+    n, stop = weight.size, min(first + group, mean.size)
+    centre, rest = np.empty(group, x.dtype), np.empty(group, x.dtype)
+    w, b = simd.pointer(weight), simd.pointer(bias)
+    for i in range(first, stop):
+        p = simd.pointer(total) + i * n
+        if fused:
+            centre[i - first] = add_rows(simd.pointer(x) + i * n, simd.pointer(residual) + i * n, p, n) / n
+        else:
+            centre[i - first] = sum_row(p, n) / n
+    for i in range(first, stop):
+        more, square = _moments(simd.pointer(total) + i * n, n, centre[i - first], simd.pointer(out) + i * n)
+        fine = square < 1e30 and square + eps > 1e-28 and more * more <= square / 4
+        mean[i], rest[i - first] = centre[i - first] + more, more
+        rstd[i] = 1.0 / math.sqrt(square - more * more + eps) if fine else np.nan
+    for i in range(first, stop):
+        p, o = simd.pointer(total) + i * n, simd.pointer(out) + i * n
+        if rstd[i] >= 0.0:
+            _normalise(p, w, b, n, centre[i - first], rest[i - first], rstd[i], o, group * n)
+        else:
+            mean[i], rstd[i] = _slowly(p, w, b, n, eps, o)
+
+
+@njit(forceinline=True, error_model="numpy")
+def _moments(p, n, centre, out):
+    """The means of d = p - centre and of d^2, float64; the lines of out, which is written next, are asked for."""
+    L, c, sum_d, sum_dd = simd.lanes(p), simd.splat(centre, p), 0.0, 0.0
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        whole = stop - (stop - start) % (2 * L)
+        s0, s1, t0, t1 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
+        for i in range(start, whole, 2 * L):
+            d0, d1 = simd.load(p, i) - c, simd.load(p, i + L) - c
+            simd.prefetch_write(out, i)
+            simd.prefetch_write(out, i + L)
+            s0 += d0
+            s1 += d1
+            t0, t1 = simd.fma(d0, d0, t0), simd.fma(d1, d1, t1)
+        for i in range(whole, stop, L):
+            d0 = simd.select(simd.first(stop - i, p), load_up_to(p, i, stop - i) - c, 0.0)
+            s0 += d0
+            t0 = simd.fma(d0, d0, t0)
+        sum_d += simd.hsum_wide(s0 + s1)
+        sum_dd += simd.hsum_wide(t0 + t1)
+    return sum_d / n, sum_dd / n
+
+
+@njit(forceinline=True, error_model="numpy")
+def _normalise(p, w, b, n, centre, rest, rstd, out, ahead):
+    """out = (p - centre - rest) * rstd * w + b; the same of the next group is asked for."""
+    L, c, r, m = simd.lanes(p), simd.splat(centre, p), simd.splat(rstd, p), simd.splat(-rest * rstd, p)
+    whole = n - n % (2 * L)
+    for j in range(0, whole, 2 * L):
+        xhat0, xhat1 = simd.fma(simd.load(p, j) - c, r, m), simd.fma(simd.load(p, j + L) - c, r, m)
+        simd.prefetch(p, j + ahead)
+        simd.prefetch(p, j + L + ahead)
+        simd.store(out, j, simd.fma(xhat0, simd.load(w, j), simd.load(b, j)))
+        simd.store(out, j + L, simd.fma(xhat1, simd.load(w, j + L), simd.load(b, j + L)))
+    for j in range(whole, n, L):
+        xhat0 = simd.fma(load_up_to(p, j, n - j) - c, r, m)
+        store_up_to(out, j, simd.fma(xhat0, load_up_to(w, j, n - j), load_up_to(b, j, n - j)), n - j)
+
+
+@njit(error_model="numpy")
+def _slowly(p, w, b, n, eps, out):
+    """One row in float64, number by number; returns mean and rstd."""
+    total, square = 0.0, 0.0
+    for j in range(n):
+        total += number_at(p, j)
+    mean = total / n
+    for j in range(n):
+        d = number_at(p, j) - mean
+        square += d * d
+    rstd = 1.0 / math.sqrt(square / n + eps)
+    for j in range(n):
+        set_number(out, j, (number_at(p, j) - mean) * rstd * number_at(w, j) + number_at(b, j))
+    return mean, rstd
