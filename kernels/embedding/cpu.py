@@ -1,7 +1,7 @@
 """Embedding in Numba: rows copied in parallel; gradients sorted by id, then each id's rows summed by one thread.
 
 Sorting is counting: how many rows each id has tells where they go, in two looks at the indices. Then the rows of an id
-lie in a run, in the order they came. Work is cut by columns and by runs, never inside a sum, so threads do not show in the
+lie in a run, in the order they came. Work is cut by columns and runs, never inside a sum, so threads do not show in the
 result; cutting by columns keeps the work even when one id has most of the rows.
 """
 
