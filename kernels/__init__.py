@@ -24,6 +24,7 @@ from .gelu import gelu_backward, gelu_forward
 from .gelu.erf import erf, erfc
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
+from .linear_cross_entropy import linear_cross_entropy
 from .matmul import has_bf16, matmul, matmul_bf16
 from .random import philox_bits, philox_normal, philox_uniform
 from .reparameterize import reparameterize_backward, reparameterize_forward
@@ -56,6 +57,7 @@ __all__ = [
     "layernorm_backward",
     "layernorm_forward",
     "linear_backward",
+    "linear_cross_entropy",
     "linear_forward",
     "log_softmax_backward",
     "log_softmax_forward",

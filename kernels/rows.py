@@ -162,17 +162,17 @@ def store_exp(p, q, n, shift):
 
 
 @njit(forceinline=True, error_model="numpy")
-def scale_row(p, n, factor):
-    """p_i *= factor"""
-    L, f = simd.lanes(p), simd.splat(factor, p)
+def scale_and_shift(p, n, factor, shift):
+    """p_i = factor * p_i + shift"""
+    L, f, s = simd.lanes(p), simd.splat(factor, p), simd.splat(shift, p)
     whole = n - n % (4 * L)
     for i in range(0, whole, 4 * L):
-        simd.store(p, i, simd.load(p, i) * f)
-        simd.store(p, i + L, simd.load(p, i + L) * f)
-        simd.store(p, i + 2 * L, simd.load(p, i + 2 * L) * f)
-        simd.store(p, i + 3 * L, simd.load(p, i + 3 * L) * f)
+        simd.store(p, i, simd.fma(f, simd.load(p, i), s))
+        simd.store(p, i + L, simd.fma(f, simd.load(p, i + L), s))
+        simd.store(p, i + 2 * L, simd.fma(f, simd.load(p, i + 2 * L), s))
+        simd.store(p, i + 3 * L, simd.fma(f, simd.load(p, i + 3 * L), s))
     for i in range(whole, n, L):
-        store_up_to(p, i, load_up_to(p, i, n - i) * f, n - i)
+        store_up_to(p, i, simd.fma(f, load_up_to(p, i, n - i), s), n - i)
 
 
 @njit(forceinline=True, error_model="numpy")

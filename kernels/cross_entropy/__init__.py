@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arrays import array_module, is_array
+from ..arrays import is_array
 from ..checks import check_arrays, check_shape
 from ..dispatch import implementation
+from .targets import checked_targets
 
 
 def cross_entropy_forward(
@@ -94,26 +95,11 @@ def _check(kernel: str, logits: Any, targets: Any, ignore_index: int, label_smoo
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{kernel}: logits have shape {logits.shape}, expected (N, V) with V >= 1; reshape them first")
     N, V = logits.shape
-    if not is_array(targets) or targets.dtype.kind not in "iu":
-        given = targets.dtype if is_array(targets) else type(targets).__name__
-        raise TypeError(f"{kernel}: targets must be an array of an integer dtype, class numbers; got {given}")
-    if array_module(targets) is not array_module(logits):
-        raise TypeError(
-            f"{kernel}: targets belong to {array_module(targets).__name__} but logits to "
-            f"{array_module(logits).__name__}; move one of them"
-        )
-    shapes = {"weight": (V,), "out": (N, V)}
-    for name, array in (("targets", targets), *others.items()):
-        check_shape(kernel, name, array, shapes.get(name, (N,)), f"as logits are {logits.shape}")
+    targets = checked_targets(kernel, targets, logits, N, V, ignore_index)
+    for name, array in others.items():
+        if array is not None:
+            shape = (V,) if name == "weight" else (N, V) if name == "out" else (N,)
+            check_shape(kernel, name, array, shape, f"as logits are {logits.shape}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{kernel}: label_smoothing is {label_smoothing}, expected a number from 0 to 1")
-    xp = array_module(logits)
-    targets = targets.astype(xp.int64)
-    bad = (targets != ignore_index) & ((targets < 0) | (targets >= V))
-    if bool(bad.any()):
-        row = int(xp.argmax(bad))
-        raise IndexError(
-            f"{kernel}: target {int(targets[row])} in row {row} is outside 0 .. {V - 1} ({V} classes) and is not "
-            f"ignore_index = {ignore_index}"
-        )
     return targets

@@ -17,7 +17,7 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from ..numba_setup import njit, prange
-from ..rows import exp_sum, largest, load_up_to, store_exp, store_up_to, weighted_distance
+from ..rows import exp_sum, largest, load_up_to, scale_and_shift, store_exp, store_up_to, weighted_distance
 
 FORWARD, BACKWARD, BOTH = range(3)
 ALONE = 1 << 14  # logits that one thread is done with before two have started
@@ -125,14 +125,17 @@ def _row(what, logits, targets, factor, ignore_index, smoothing, weight, weight_
         direct, spread = (1.0 - smoothing) * w_y * factor[i], smoothing / V * factor[i]
         share = (direct + spread * weight_sum) / total
         at_target = share * dlogits[i, y] - (spread * w_y + direct)
-        _gradient(dz, w, weight.size > 0, V, share, spread)
+        if spread != 0.0 and weight.size:
+            _weighted_gradient(dz, w, V, share, spread)
+        else:
+            scale_and_shift(dz, V, share, -spread)
         dlogits[i, y] = at_target
 
 
 @njit(forceinline=True, error_model="numpy")
-def _gradient(dz, w, weighted, V, share, spread):
-    """dz_c = share * dz_c - spread * w_c; unless `weighted`, the w are ones and not read."""
-    L, share, spread = simd.lanes(dz), simd.splat(share, dz), simd.splat(spread, dz)
-    for c in range(0, V, L):
-        minus = load_up_to(w, c, V - c) * spread if weighted else spread
-        store_up_to(dz, c, simd.fma(share, load_up_to(dz, c, V - c), -minus), V - c)
+def _weighted_gradient(dz, w, V, share, spread):
+    """dz_c = share * dz_c - spread * w_c"""
+    share, spread = simd.splat(share, dz), simd.splat(spread, dz)
+    for c in range(0, V, simd.lanes(dz)):
+        value = share * load_up_to(dz, c, V - c) - spread * load_up_to(w, c, V - c)
+        store_up_to(dz, c, value, V - c)

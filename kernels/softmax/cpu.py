@@ -14,7 +14,7 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from ..numba_setup import njit, prange
-from ..rows import dot_rows, exp_sum, largest, load_up_to, scale_row, store_exp, store_up_to, sum_row
+from ..rows import dot_rows, exp_sum, largest, load_up_to, scale_and_shift, store_exp, store_up_to, sum_row
 
 SOFTMAX, SOFTMAX_BACKWARD, LOG_SOFTMAX, LOG_SOFTMAX_BACKWARD = range(4)
 ALONE = 1 << 14  # numbers that one thread is done with before two have started
@@ -73,7 +73,7 @@ def _row(what, x, dout, n, result, i):
 @njit(forceinline=True, error_model="numpy")
 def _softmax(p, n, out):
     total = store_exp(p, out, n, largest(p, n))
-    scale_row(out, n, 1.0 / total)
+    scale_and_shift(out, n, 1.0 / total, 0.0)
 
 
 @njit(forceinline=True, error_model="numpy")

@@ -1,0 +1,35 @@
+"""Checks of targets: class numbers, one a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import array_module, is_array
+from ..checks import check_shape
+
+
+def checked_targets(kernel: str, targets: Any, logits: Any, N: int, V: int, ignore_index: int) -> Any:
+    """The targets as int64, once they are N class numbers below V, or ignore_index, beside `logits` (or what they are
+    made from)."""
+    xp = array_module(logits)
+    if not is_array(targets) or targets.dtype.kind not in "iu":
+        given = targets.dtype if is_array(targets) else type(targets).__name__
+        raise TypeError(f"{kernel}: targets must be an array of an integer dtype, class numbers; got {given}")
+    if array_module(targets) is not xp:
+        libraries = f"targets belong to {array_module(targets).__name__} but logits to {xp.__name__}"
+        raise TypeError(f"{kernel}: {libraries}; move one of them")
+    check_shape(kernel, "targets", targets, (N,), f"one class number a row of {N}")
+    if targets.dtype != np.int64:
+        targets = targets.astype(xp.int64)
+    bad = (targets < 0) | (targets >= V)
+    if bool(bad.any()):
+        bad = bad & (targets != ignore_index)
+        if bool(bad.any()):
+            row = int(xp.argmax(bad))
+            raise IndexError(
+                f"{kernel}: target {int(targets[row])} in row {row} is outside 0 .. {V - 1} ({V} classes) and is not "
+                f"ignore_index = {ignore_index}"
+            )
+    return targets
