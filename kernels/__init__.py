@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .adamw import adamw_flat, adamw_step, clip_factor, global_norm
 from .attention import attention_backward, attention_forward
+from .binary_cross_entropy import bce_backward, bce_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward, cross_entropy_with_grad
 from .dispatch import available, set_default, use
 from .dropout import dropout_backward, dropout_forward
@@ -29,6 +30,8 @@ from .matmul import has_bf16, matmul, matmul_bf16
 from .random import philox_bits, philox_normal, philox_uniform
 from .reparameterize import reparameterize_backward, reparameterize_forward
 from .rmsnorm import rmsnorm_backward, rmsnorm_forward
+from .rotary import rotary_backward, rotary_forward
+from .silu import silu_backward, silu_forward, swiglu_backward, swiglu_forward
 from .softmax import log_softmax_backward, log_softmax_forward, softmax_backward, softmax_forward
 
 PACKAGE = "minillm-kernels"  # an unrelated package is also called `kernels`: this tells the two apart
@@ -40,6 +43,8 @@ __all__ = [
     "attention_backward",
     "attention_forward",
     "available",
+    "bce_backward",
+    "bce_forward",
     "clip_factor",
     "cross_entropy_backward",
     "cross_entropy_forward",
@@ -70,8 +75,14 @@ __all__ = [
     "reparameterize_forward",
     "rmsnorm_backward",
     "rmsnorm_forward",
+    "rotary_backward",
+    "rotary_forward",
     "set_default",
+    "silu_backward",
+    "silu_forward",
     "softmax_backward",
     "softmax_forward",
+    "swiglu_backward",
+    "swiglu_forward",
     "use",
 ]
