@@ -18,14 +18,13 @@ do not depend on the threads.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import get_thread_id
 
 from .. import simd
 from ..numba_setup import njit, prange
-from .pack import clear_rows, pack_panels, pack_rows, row_step
+from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step, spread
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
-from .tiles import ROWS, WIDE, multiply, multiply_seen
+from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
 
 BLOCK_Q = 64
 MANY = 16  # tasks that are enough for any number of threads this is made for
@@ -48,156 +47,163 @@ def backward_parts(heads, S, width):
 def backward_words(S, width):
     """Numbers of workspace that a task needs; the order of the parts is that of `_part`."""
     block_k = backward_sizes(S, width)
-    return 2 * BLOCK_Q * (width + block_k) + 5 * block_k * width + 16 * width + 16 * WIDE
+    return BLOCK_Q * (2 * width + 2 * block_k + 16) + 5 * block_k * width + 16 * width + 16 * WIDE
 
 
-@njit(parallel=True, error_model="numpy")
+@njit(parallel=True)
 def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dq, dk, dv):
     """partial: (parts, B, H, T up to a multiple of ROWS, D up to whole vectors)"""
-    B, H, T, D = q.shape
-    heads_kv, S = k.shape[1:3]
-    parts = partial.shape[0]
-    delta = np.empty((B, H, T), lse.dtype)
-    for task in prange(B * H):
-        _delta(dout, out, delta, task // H, task % H)
+    B, H, _T = lse.shape
+    heads_kv, parts = k.shape[1], partial.shape[0]
     for task in prange(B * heads_kv * parts):
         b, g, part = task // (heads_kv * parts), task // parts % heads_kv, task % parts
-        _part(dout, q, k, v, lse, delta, bias, has_bias, rule, scale, work[get_thread_id()], partial, dk, dv, b, g, part)
+        thread = simd.pointer(work) + get_thread_id() * work.shape[1]
+        _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, thread, partial, dk, dv, b, g, part)
     for task in prange(B * H):
         _sum_parts(partial, scale, dq, task // H, task % H)
 
 
-@njit
-def _delta(dout, out, delta, b, h):
-    """delta_i = dout_i . out_i"""
-    T, D = out.shape[2:]
-    lanes = simd.lanes(out)
-    x, y = simd.pointer(dout[b, h]), simd.pointer(out[b, h])
-    for i in range(T):
-        total = simd.zeros(out)
-        for d in range(0, D, lanes):
-            total = simd.fma(
-                simd.load_tail(x, i * row_step(dout) + d, D - d), simd.load_tail(y, i * row_step(out) + d, D - d), total
-            )
-        delta[b, h, i] = simd.hsum(total)
-
-
-@njit
-def _sum_parts(partial, scale, dq, b, h):
-    T, D = dq.shape[2:]
-    parts = partial.shape[0]
-    lanes = simd.lanes(partial)
-    to = simd.pointer(dq[b, h])
-    width = partial.shape[4]
-    for i in range(T):
-        for d in range(0, width, lanes):
-            total = simd.load(simd.pointer(partial[0, b, h, i]), d)
-            for part in range(1, parts):
-                total = total + simd.load(simd.pointer(partial[part, b, h, i]), d)
-            simd.store_tail(to, i * row_step(dq) + d, total * scale, D - d)
-
-
-@njit(error_model="numpy")
-def _part(dout, q, k, v, lse, delta, bias, has_bias, rule, scale, work, partial, dk, dv, b, g, part):
+@njit(**INNER)
+def _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dk, dv, b, g, part):
     """Part `part` of the key blocks of kv head g."""
-    T, D = q.shape[2:]
-    S, group = k.shape[2], q.shape[1] // k.shape[1]
+    H, T, D = q.shape[1:]
+    group, S, (parts, width) = H // k.shape[1], k.shape[2], (partial.shape[0], partial.shape[4])
     causal, offset, window = rule
-    parts = partial.shape[0]
     lanes = simd.lanes(work)
-    vectors = (D + lanes - 1) // lanes
-    width, panel = vectors * lanes, WIDE * lanes
     block_k = backward_sizes(S, width)
-    zeros = simd.pointer(work)
-    q_ = zeros + panel  # (BLOCK_Q, width)
-    dout_ = q_ + BLOCK_Q * width
-    p_ = dout_ + BLOCK_Q * width  # (BLOCK_Q, block_k)
-    ds_ = p_ + BLOCK_Q * block_k
-    keys = ds_ + BLOCK_Q * block_k  # panels
-    values = keys + block_k * width  # panels
-    k_ = values + block_k * width  # (block_k, width)
-    dk_ = k_ + block_k * width
-    dv_ = dk_ + block_k * width
-    stage = dv_ + block_k * width
-    clear_rows(zeros, 0, 0, 1, panel)
-    for h in range(g * group, (g + 1) * group):
-        clear_rows(simd.pointer(partial[part, b, h]), width, 0, partial.shape[3], width)
-
     blocks = (S + block_k - 1) // block_k
-    for n in range(part, (blocks + parts - 1) // parts * parts, parts):
+    keys, values, k_, dk_, dv_, stage = _of_keys(work, block_k, width)
+    size = partial.shape[3] * width
+    dq = simd.pointer(partial) + ((part * q.shape[0] + b) * H + g * group) * size
+    clear_rows(dq, width, 0, group * partial.shape[3], width)
+    clear_rows(work, 0, 0, 1, WIDE * lanes)
+    for turn in range((blocks + parts - 1) // parts):
         # Dealt to and fro, because with causal the first blocks have most queries.
-        block = n if n // parts % 2 == 0 else n - part + parts - 1 - part
-        if block >= blocks:
-            continue
-        j = block * block_k
+        j = (turn * parts + (part if turn % 2 == 0 else parts - 1 - part)) * block_k
         count = min(block_k, S - j)
-        pack_panels(simd.pointer(k[b, g, j]), row_step(k), count, D, keys, stage)
-        pack_panels(simd.pointer(v[b, g, j]), row_step(v), count, D, values, stage)
-        finite_k = pack_rows(simd.pointer(k[b, g, j]), row_step(k), count, D, k_, width, 1.0)
+        if count <= 0:
+            continue
+        pack_panels(row_at(k, b, g, j), row_step(k), count, D, keys, stage)
+        pack_panels(row_at(v, b, g, j), row_step(v), count, D, values, stage)
+        finite = pack_rows(row_at(k, b, g, j), row_step(k), count, D, k_, width, 1.0)
         clear_rows(dk_, width, 0, block_k, width)
         clear_rows(dv_, width, 0, block_k, width)
-        start = max(0, j - offset) // ROWS * ROWS if causal else 0
-        stop = max(0, min(T, j + count - 1 + window - offset))
+        start = max(0, j - offset) // ROWS * ROWS if causal else 0  # the queries that see one of these keys
+        stop = min(T, j + count - 1 + window - offset)
         for h in range(g * group, (g + 1) * group):
-            dq = simd.pointer(partial[part, b, h])
             for first in range(start, stop, BLOCK_Q):
-                n_q = min(BLOCK_Q, T - first)
-                rows = (n_q + ROWS - 1) // ROWS * ROWS
-                finite = pack_rows(simd.pointer(q[b, h, first]), row_step(q), n_q, D, q_, width, scale * LOG2_E)
-                finite &= pack_rows(simd.pointer(dout[b, h, first]), row_step(dout), n_q, D, dout_, width, 1.0)
-                clear_rows(q_, width, n_q, rows, width)
-                clear_rows(dout_, width, n_q, rows, width)
-                for r in range(0, n_q, ROWS):
-                    last = min(r + ROWS, n_q) - 1
-                    left = max(0, seen(first + r, S, rule)[0] - j) // panel * panel
-                    right = min(count, seen(first + last, S, rule)[1] - j)
-                    if left >= right:
-                        continue
-                    columns = (right - left + lanes - 1) // lanes
-                    to = left + columns * lanes
-                    s, ds = p_ + r * block_k, ds_ + r * block_k
-                    multiply(q_ + r * width, width, 1, keys + left * width, panel * width, panel, s + left, block_k,
-                             zeros, 0, 0, columns, D)  # fmt: skip
-                    multiply(dout_ + r * width, width, 1, values + left * width, panel * width, panel, ds + left,
-                             block_k, zeros, 0, 0, columns, D)  # fmt: skip
-                    for i in range(last + 1 - r):
-                        at = first + r + i
-                        s_i, ds_i = s + i * block_k, ds + i * block_k
-                        if has_bias:
-                            extra = bias[b % bias.shape[0], h % bias.shape[1], at % bias.shape[2]]
-                            step = 1 if extra.size > 1 else 0
-                            add_bias(s_i, left, to, simd.pointer(extra) + j * step, step, right)
-                        from_, until = seen(at, S, rule)
-                        hide(s_i, left, to, from_ - j, min(until - j, count))
-                        total = lse[b, h, at] * LOG2_E if lse[b, h, at] != -np.inf else np.inf
-                        softmax_backward_row(s_i, ds_i, left, to, total, delta[b, h, at])
-                        clear_rows(s_i, 0, 0, 1, left)
-                        clear_rows(ds_i, 0, 0, 1, left)
-                        clear_rows(s_i + to, 0, 0, 1, block_k - to)
-                        clear_rows(ds_i + to, 0, 0, 1, block_k - to)
-                    to_dq = dq + (first + r) * width
-                    if finite_k:
-                        multiply(ds + left, block_k, 1, k_ + left * width, panel, width, to_dq, width, to_dq, width, 1,
-                                 vectors, right - left)  # fmt: skip
-                    else:
-                        multiply_seen(ds + left, block_k, 1, k_ + left * width, panel, width, to_dq, width, vectors,
-                                      right - left)  # fmt: skip
-                for c in range(0, count, ROWS):  # keys j + c, ...: queries low .. high - 1 see one of them
-                    low = max(0, j + c - offset - first) if causal else 0
-                    high = min(n_q, j + min(c + ROWS, count) - 1 + window - offset - first)
-                    if low >= high:
-                        continue
-                    p, ds, x, y = p_ + low * block_k + c, ds_ + low * block_k + c, dout_ + low * width, q_ + low * width
-                    to_v, to_k = dv_ + c * width, dk_ + c * width
-                    if finite:
-                        multiply(p, 1, block_k, x, panel, width, to_v, width, to_v, width, 1, vectors, high - low)
-                        multiply(ds, 1, block_k, y, panel, width, to_k, width, to_k, width, 1, vectors, high - low)
-                    else:
-                        multiply_seen(p, 1, block_k, x, panel, width, to_v, width, vectors, high - low)
-                        multiply_seen(ds, 1, block_k, y, panel, width, to_k, width, vectors, high - low)
-        to_k, to_v = simd.pointer(dk[b, g, j]), simd.pointer(dv[b, g, j])
+                _pair(
+                    row_at(dout, b, h, first), row_step(dout), row_at(q, b, h, first), row_step(q),
+                    row_at(out, b, h, first), row_step(out), simd.pointer(lse) + ((b * H + h) * T + first),
+                    row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias, rule, scale, work,
+                    dq + ((h - g * group) * size + first * width), first, j, T, S, D, width, finite,
+                )  # fmt: skip
         for i in range(count):
             for d in range(0, D, lanes):
-                simd.store_tail(to_k, i * row_step(dk) + d, simd.load(dk_, i * width + d) * LN2, D - d)
-                simd.store_tail(to_v, i * row_step(dv) + d, simd.load(dv_, i * width + d), D - d)
-    simd.keep_alive(work)
+                dk_i, dv_i = simd.load(dk_, i * width + d) * LN2, simd.load(dv_, i * width + d)
+                simd.store_tail(row_at(dk, b, g, j + i), d, dk_i, D - d)
+                simd.store_tail(row_at(dv, b, g, j + i), d, dv_i, D - d)
+
+
+@njit(**INNER)
+def _of_keys(work, block_k, width):
+    """keys, values (panels), k_, dk_, dv_ (block_k, width), stage; before them, zeros and what `_of_queries` gives."""
+    keys = work + (16 * WIDE + BLOCK_Q * (2 * width + 2 * block_k + 16))
+    size = block_k * width
+    return keys, keys + size, keys + 2 * size, keys + 3 * size, keys + 4 * size, keys + 5 * size
+
+
+@njit(**INNER)
+def _of_queries(work, block_k, width):
+    """q_, dout_ (BLOCK_Q, width), delta (BLOCK_Q, lanes), p_, ds_ (BLOCK_Q, block_k)"""
+    q_ = work + 16 * WIDE
+    dout_ = q_ + BLOCK_Q * width
+    delta_ = dout_ + BLOCK_Q * width
+    p_ = delta_ + BLOCK_Q * 16
+    return q_, dout_, delta_, p_, p_ + BLOCK_Q * block_k
+
+
+@njit(**INNER)
+def _pair(
+    dout, dout_row, q, q_row, out, out_row, lse, bias, bias_sizes, has_bias, rule, scale, work, dq, first, j, T, S, D,
+    width, finite_k,
+):  # fmt: skip
+    """A block of queries (first, ...) and a block of keys (j, ...): adds to dq, dk_ and dv_."""
+    causal, offset, window = rule
+    lanes = simd.lanes(work)
+    vectors, panel = width // lanes, WIDE * lanes
+    block_k = backward_sizes(S, width)
+    n, count = min(BLOCK_Q, T - first), min(block_k, S - j)
+    rows = (n + ROWS - 1) // ROWS * ROWS
+    q_, dout_, delta, p_, ds_ = _of_queries(work, block_k, width)
+    keys, values, k_, dk_, dv_, _stage = _of_keys(work, block_k, width)
+    finite = pack_rows(q, q_row, n, D, q_, width, scale * LOG2_E)
+    finite &= pack_rows(dout, dout_row, n, D, dout_, width, 1.0)
+    clear_rows(q_, width, n, rows, width)
+    clear_rows(dout_, width, n, rows, width)
+    for i in range(n):  # delta_i = dout_i . out_i
+        total = simd.zeros(q)
+        for d in range(0, D, lanes):
+            total = simd.fma(simd.load(dout_, i * width + d), simd.load_tail(out, i * out_row + d, D - d), total)
+        simd.store(delta, i * lanes, simd.splat(simd.hsum(total), total))
+
+    for r in range(0, n, ROWS):
+        last = min(r + ROWS, n) - 1
+        left = max(0, seen(first + r, S, rule)[0] - j) // panel * panel
+        right = min(count, seen(first + last, S, rule)[1] - j)
+        if left >= right:
+            continue
+        columns = (right - left + lanes - 1) // lanes
+        to = left + columns * lanes
+        s, ds = p_ + r * block_k, ds_ + r * block_k
+        multiply(q_ + r * width, width, 1, keys + left * width, panel * width, panel, s + left, block_k,
+                 work, 0, 0, columns, D)  # fmt: skip
+        multiply(dout_ + r * width, width, 1, values + left * width, panel * width, panel, ds + left, block_k,
+                 work, 0, 0, columns, D)  # fmt: skip
+        for i in range(r, last + 1):
+            s_i, ds_i = p_ + i * block_k, ds_ + i * block_k
+            if has_bias:
+                step = 1 if bias_sizes[1] > 1 else 0
+                extra = bias + ((first + i) % bias_sizes[0] * bias_sizes[1] + j * step)
+                add_bias(s_i, left, to, extra, step, right)
+            from_key, to_key = seen(first + i, S, rule)
+            hide(s_i, left, to, from_key - j, min(to_key - j, count))
+            softmax_backward_row(s_i, ds_i, left, to, spread(lse, i), simd.load(delta, i * lanes))
+            for x in (s_i, ds_i):  # keys that none of these queries sees
+                clear_rows(x, 0, 0, 1, left)
+                clear_rows(x + to, 0, 0, 1, block_k - to)
+        to_q = dq + r * width
+        if finite_k:
+            multiply(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, to_q, width, 1, vectors,
+                     right - left)  # fmt: skip
+        else:
+            multiply_seen(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, vectors, right - left)
+
+    for c in range(0, count, ROWS):  # of keys j + c, ...: queries low .. high - 1 see one of them
+        low = max(0, j + c - offset - first) if causal else 0
+        high = min(n, j + min(c + ROWS, count) - 1 + window - offset - first)
+        if low < high:
+            at, at_k = low * width, low * block_k + c
+            for a, b, to in ((p_, dout_, dv_), (ds_, q_, dk_)):
+                x = to + c * width
+                if finite:
+                    multiply(a + at_k, 1, block_k, b + at, panel, width, x, width, x, width, 1, vectors, high - low)
+                else:
+                    multiply_seen(a + at_k, 1, block_k, b + at, panel, width, x, width, vectors, high - low)
+
+
+@njit(**INNER)
+def _sum_parts(partial, scale, dq, b, h):
+    """dq = scale * (part 0 + part 1 + ...)"""
+    parts, B, H, rows, width = partial.shape
+    D = dq.shape[3]
+    lanes = simd.lanes(partial)
+    step = B * H * rows * width
+    x = simd.pointer(partial) + (b * H + h) * rows * width
+    to = row_at(dq, b, h, 0)
+    for i in range(dq.shape[2]):
+        for d in range(0, width, lanes):
+            total = simd.load(x, i * width + d)
+            for part in range(1, parts):
+                total = total + simd.load(x, part * step + i * width + d)
+            simd.store_tail(to, i * row_step(dq) + d, total * scale, D - d)

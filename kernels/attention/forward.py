@@ -12,16 +12,14 @@ Nothing of size T x S exists, and nothing is shared between tasks.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import get_thread_id
 
 from .. import simd
 from ..numba_setup import njit, prange
-from .pack import clear_rows, pack_panels, pack_rows, row_step
+from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
-from .tiles import ROWS, WIDE, multiply, multiply_seen
+from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
 
 
 @njit
@@ -35,54 +33,61 @@ def forward_sizes(T, S, width):
 def forward_words(T, S, width):
     """Numbers of workspace that a task needs; the order of the parts is that of `_block`."""
     block_q, block_k = forward_sizes(T, S, width)
-    return block_q * (2 * width + 17) + 2 * block_k * width + ROWS * block_k + 16 * width + 16 * WIDE
+    return block_q * (2 * width + 32) + 2 * block_k * width + ROWS * block_k + 16 * width + 16 * WIDE
 
 
-@njit(parallel=True, error_model="numpy")
+@njit(parallel=True)
 def forward(q, k, v, bias, has_bias, rule, scale, work, out, lse):
     B, H, T, D = q.shape
+    group, S = H // k.shape[1], k.shape[2]
     lanes = simd.lanes(work)
-    block_q = forward_sizes(T, k.shape[2], (D + lanes - 1) // lanes * lanes)[0]
+    block_q = forward_sizes(T, S, (D + lanes - 1) // lanes * lanes)[0]
     blocks = (T + block_q - 1) // block_q
     for task in prange(B * H * blocks):
         b, h, n = task // (H * blocks), task // blocks % H, task % blocks
         # With causal the last blocks have most to do. First, last, second, last but one: each thread gets as much.
         first = (n // 2 if n % 2 == 0 else blocks - 1 - n // 2) * block_q
-        _block(q, k, v, bias, has_bias, rule, scale, work[get_thread_id()], out, lse, b, h, first)
+        _block(
+            row_at(q, b, h, first), row_step(q), row_at(k, b, h // group, 0), row_step(k),
+            row_at(v, b, h // group, 0), row_step(v), T, S, D, first, rule, scale,
+            row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias,
+            simd.pointer(work) + get_thread_id() * work.shape[1], row_at(out, b, h, first), row_step(out),
+            simd.pointer(lse) + ((b * H + h) * T + first),
+        )  # fmt: skip
 
 
-@njit(error_model="numpy")
-def _block(q, k, v, bias, has_bias, rule, scale, work, out, lse, b, h, first):
-    """Queries first, first + 1, ... of head h."""
-    T, D = q.shape[2:]
-    S, g = k.shape[2], h // (q.shape[1] // k.shape[1])
+@njit(**INNER)
+def _block(
+    q, q_row, k, k_row, v, v_row, T, S, D, first, rule, scale, bias, bias_sizes, has_bias, work, out, out_row, lse
+):
+    """Queries first, first + 1, ... of a head."""
     lanes = simd.lanes(work)
     vectors = (D + lanes - 1) // lanes
     width, panel = vectors * lanes, WIDE * lanes
     block_q, block_k = forward_sizes(T, S, width)
     n = min(block_q, T - first)
     rows = (n + ROWS - 1) // ROWS * ROWS
-    zeros = simd.pointer(work)
-    q_ = zeros + panel  # (rows, width)
+    q_ = work + panel  # (rows, width), after zeros (panel)
     o_ = q_ + block_q * width
-    l_ = o_ + block_q * width  # (rows, lanes)
+    m_ = o_ + block_q * width  # (rows, lanes)
+    l_ = m_ + block_q * lanes
     keys = l_ + block_q * lanes  # panels
     values = keys + block_k * width  # (block_k, width)
     s_ = values + block_k * width  # (ROWS, block_k)
     stage = s_ + ROWS * block_k
-    m = work[work.size - block_q :]
-    m[:] = -np.inf
-    clear_rows(zeros, 0, 0, 1, panel)
+    clear_rows(work, 0, 0, 1, panel)
     clear_rows(o_, width, 0, rows, width)
     clear_rows(l_, lanes, 0, rows, lanes)
-    pack_rows(simd.pointer(q[b, h, first]), row_step(q), n, D, q_, width, scale * LOG2_E)
+    for i in range(n):
+        simd.store(m_, i * lanes, simd.splat(-np.inf, m_))
+    pack_rows(q, q_row, n, D, q_, width, scale * LOG2_E)
     clear_rows(q_, width, n, rows, width)
 
     from_key, to_key = seen(first, S, rule)[0], seen(first + n - 1, S, rule)[1]
     for j in range(from_key // panel * panel, to_key, block_k):
         count = min(block_k, S - j)
-        pack_panels(simd.pointer(k[b, g, j]), row_step(k), count, D, keys, stage)
-        finite = pack_rows(simd.pointer(v[b, g, j]), row_step(v), count, D, values, width, 1.0)
+        pack_panels(k + j * k_row, k_row, count, D, keys, stage)
+        finite = pack_rows(v + j * v_row, v_row, count, D, values, width, 1.0)
         for r in range(0, n, ROWS):
             last = min(r + ROWS, n) - 1
             left = max(0, seen(first + r, S, rule)[0] - j) // panel * panel
@@ -92,16 +97,16 @@ def _block(q, k, v, bias, has_bias, rule, scale, work, out, lse, b, h, first):
             columns = (right - left + lanes - 1) // lanes
             to = left + columns * lanes
             multiply(q_ + r * width, width, 1, keys + left * width, panel * width, panel, s_ + left, block_k,
-                     zeros, 0, 0, columns, D)  # fmt: skip
+                     work, 0, 0, columns, D)  # fmt: skip
             for i in range(r, last + 1):
                 s = s_ + (i - r) * block_k
                 if has_bias:
-                    extra = bias[b % bias.shape[0], h % bias.shape[1], (first + i) % bias.shape[2]]
-                    step = 1 if extra.size > 1 else 0
-                    add_bias(s, left, to, simd.pointer(extra) + j * step, step, right)
+                    step = 1 if bias_sizes[1] > 1 else 0
+                    extra = bias + ((first + i) % bias_sizes[0] * bias_sizes[1] + j * step)
+                    add_bias(s, left, to, extra, step, right)
                 start, stop = seen(first + i, S, rule)
                 hide(s, left, to, start - j, min(stop - j, count))
-                softmax_row(s, left, to, m, l_, i, o_ + i * width, width)
+                softmax_row(s, left, to, m_ + i * lanes, l_ + i * lanes, o_ + i * width, width)
             o = o_ + r * width
             if finite:
                 multiply(s_ + left, block_k, 1, values + left * width, panel, width, o, width, o, width, 1,
@@ -111,12 +116,9 @@ def _block(q, k, v, bias, has_bias, rule, scale, work, out, lse, b, h, first):
                               vectors, right - left)  # fmt: skip
 
     for i in range(n):
-        total = simd.hsum(simd.load(l_, i * lanes))
-        factor, log_sum = work.dtype.type(0), -np.inf
-        if total != 0:
-            factor, log_sum = 1 / total, LN2 * m[i] + math.log(total)
-        lse[b, h, first + i] = log_sum
-        to_i = simd.pointer(out[b, h, first + i])
+        total = simd.splat(simd.hsum(simd.load(l_, i * lanes)), l_)
+        log_sum = simd.load(m_, i * lanes) * LN2 + simd.log(total)  # -inf where nothing was seen
+        simd.store_tail(lse, i, log_sum, 1)
+        factor = simd.select(total == 0.0, 0.0, 1.0 / total)
         for d in range(0, D, lanes):
-            simd.store_tail(to_i, d, simd.load(o_, i * width + d) * factor, D - d)
-    simd.keep_alive(work)
+            simd.store_tail(out + i * out_row, d, simd.load(o_, i * width + d) * factor, D - d)

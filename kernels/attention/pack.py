@@ -1,26 +1,38 @@
-"""Packing: rows of q, k, v and dout, copied into the order in which tiles read them.
+"""Packing: rows of q, k, v and dout, copied into the order in which tiles read them; and what finds a row.
 
     rows      row after row, `row` numbers apart: D channels and zeros up to whole vectors
     panels    keys turned: [panel][channel][WIDE * lanes keys], the B operand of Q K^T; zeros after the last key
 
-Copies are cheap: each is read by all the queries (or keys) of a block. In return no tile sticks out of anything, vectors
-do not straddle cache lines, and NaN is found before it spreads.
+Copies are cheap: each is read by all the queries (or keys) of a block. In return no tile sticks out of anything,
+vectors do not straddle cache lines, and NaN is found before it spreads.
 """
 
 from __future__ import annotations
 
 from .. import simd
 from ..numba_setup import njit
-from .tiles import WIDE
+from .tiles import INNER, WIDE
 
 
-@njit
+@njit(**INNER)
 def row_step(x):
     """Elements from a row of x (B, H, T, D) to the next."""
     return x.strides[2] // x.itemsize
 
 
-@njit
+@njit(**INNER)
+def row_at(x, b, h, i):
+    """Pointer to row i of x[b, h], an array of any strides."""
+    return simd.pointer(x) + (b * x.strides[0] + h * x.strides[1] + i * x.strides[2]) // x.itemsize
+
+
+@njit(**INNER)
+def spread(p, i):
+    """The number p[i] in every lane."""
+    return simd.splat(simd.hsum(simd.load_tail(p, i, 1)), p)
+
+
+@njit(**INNER)
 def pack_rows(source, stride, n, D, to, row, factor):
     """n rows of D numbers, times factor; True if none is NaN or infinite."""
     lanes = simd.lanes(source)
@@ -39,7 +51,7 @@ def pack_rows(source, stride, n, D, to, row, factor):
     return simd.all_lanes(zero == 0.0)
 
 
-@njit
+@njit(**INNER)
 def clear_rows(to, row, first, last, width):
     """Rows first .. last - 1 are zeros, `width` numbers (whole vectors) of each."""
     for i in range(first, last):
@@ -47,7 +59,7 @@ def clear_rows(to, row, first, last, width):
             simd.store(to, i * row + d, simd.zeros(to))
 
 
-@njit
+@njit(**INNER)
 def pack_panels(source, stride, n, D, to, stage):
     """n keys in panels. Squares of lanes x lanes are turned in registers; `stage` holds lanes rows of them where they
     are at an edge."""

@@ -16,6 +16,8 @@ from numba.extending import overload
 from .. import simd
 from ..numba_setup import njit
 from ..vector.functions import scale as times_power
+from .pack import spread
+from .tiles import INNER
 
 LN2, LOG2_E = math.log(2.0), math.log2(math.e)
 
@@ -42,7 +44,7 @@ def _(x):
     return float32
 
 
-@njit
+@njit(**INNER)
 def seen(i, S, rule):
     """The keys [start, stop) that query i sees, as far as causal and window say."""
     causal, offset, window = rule
@@ -50,65 +52,62 @@ def seen(i, S, rule):
     return max(0, i + offset - window + 1), stop
 
 
-@njit
+@njit(**INNER)
 def hide(s, from_, to, start, stop):
     """-inf for the keys of [from_, to) outside [start, stop). Visits only the vectors that hold one."""
     lanes = simd.lanes(s)
-    c = from_
-    while c < to and c < start:
+    inside = max(from_, min((start + lanes - 1) // lanes * lanes, to))  # whole vectors of seen keys, up to `outside`
+    outside = max(inside, from_ + max(0, stop - from_) // lanes * lanes)
+    for c in range(from_, inside, lanes):
         key = simd.iota(s) + c
         simd.store(s, c, simd.select((key >= start) & (key < stop), simd.load(s, c), -np.inf))
-        c += lanes
-    for c in range(max(c, from_ + max(0, stop - from_) // lanes * lanes), to, lanes):
-        key = simd.iota(s) + c
-        simd.store(s, c, simd.select(key < stop, simd.load(s, c), -np.inf))
+    for c in range(outside, to, lanes):
+        simd.store(s, c, simd.select(simd.iota(s) + c < stop, simd.load(s, c), -np.inf))
 
 
-@njit
+@njit(**INNER)
 def add_bias(s, from_, to, bias, step, stop):
     """s += log2(e) * bias for keys before stop; bias[j * step] belongs to key j. -inf hides a key, whatever s is."""
     for c in range(from_, to, simd.lanes(s)):
-        if step:
-            x = simd.load_tail(bias, c, stop - c)
-        else:
-            x = simd.splat(simd.hsum(simd.load_tail(bias, 0, 1)), s)
+        x = simd.load_tail(bias, c, stop - c) if step else spread(bias, 0)
         simd.store(s, c, simd.select(x == -np.inf, -np.inf, simd.fma(x, LOG2_E, simd.load(s, c))))
 
 
-@njit
-def softmax_row(s, from_, to, m, l, i, o, width):
-    """Online softmax: s becomes p = 2^(s - m_i), and m, l, o learn of it.
+@njit(**INNER)
+def softmax_row(s, from_, to, m, l, o, width):
+    """Online softmax: s becomes p = 2^(s - m), and m, l, o learn of it.
 
-    m[i]        the largest score so far
-    l           a vector for each row: sums of p so far, one for each lane
-    o           the row of the output so far, `width` numbers (whole vectors)
+    m   a vector: the largest score so far, in every lane
+    l   a vector: sums of p so far, one for each lane
+    o   the row of the output so far, `width` numbers (whole vectors)
     """
     lanes = simd.lanes(s)
     top = simd.splat(-np.inf, s)
     for c in range(from_, to, lanes):
         top = simd.maximum(simd.load(s, c), top)
-    top = simd.hmax(top)
-    total = simd.load(l, i * lanes)
-    if top > m[i]:  # what was summed so far was relative to a smaller maximum
-        factor = exp2(simd.splat(m[i] - top, s))
-        m[i] = top
-        total = total * factor
+    top, old, total = simd.splat(simd.hmax(top), s), simd.load(m, 0), simd.load(l, 0)
+    if simd.any_lane(top > old):  # what was summed so far was relative to a smaller maximum
+        factor = exp2(old - top)
         for d in range(0, width, lanes):
             simd.store(o, d, simd.load(o, d) * factor)
-    shift = m[i] if m[i] > -np.inf else m.dtype.type(0)  # nothing seen yet: 2^(-inf - 0) is 0
+        total = total * factor
+        simd.store(m, 0, top)
+    else:
+        top = simd.select(old > -np.inf, old, 0.0)  # nothing seen yet: 2^(-inf - 0) is 0
     for c in range(from_, to, lanes):
-        p = exp2(simd.load(s, c) - shift)
+        p = exp2(simd.load(s, c) - top)
         simd.store(s, c, p)
         total = total + p
-    simd.store(l, i * lanes, total)
+    simd.store(l, 0, total)
 
 
-@njit
+@njit(**INNER)
 def softmax_backward_row(s, dp, from_, to, lse, delta):
-    """s becomes p = 2^(s - lse), dp becomes ds = p (dp - delta): both exactly 0 for a hidden key, whatever is there."""
+    """s becomes p = e^(s - lse), dp becomes ds = p (dp - delta): both exactly 0 for a hidden key, whatever is there."""
+    shift = simd.select(lse == -np.inf, np.inf, lse * LOG2_E)  # of a query that sees nothing: all its p are 0
     for c in range(from_, to, simd.lanes(s)):
         x = simd.load(s, c)
-        p = simd.select(x == -np.inf, 0.0, exp2(x - lse))
+        p = simd.select(x == -np.inf, 0.0, exp2(x - shift))
         ds = p * (simd.load(dp, c) - delta)
         simd.store(s, c, p)
         simd.store(dp, c, simd.select(p == 0.0, 0.0, ds))

@@ -16,6 +16,8 @@ from __future__ import annotations
 from .. import simd
 from ..numba_setup import njit
 
+INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # only kernels call it: a third less to compile
+
 # A tile of 8 x 2 vectors has 16 sums in registers, enough to hide the latency of fma, and 10 loads for 16 fmas. Wider
 # ones are no faster here, and two vectors fit head dims of 32, 64, 128. CPUs with 16 registers take 4 x 3.
 ROWS, WIDE = (8, 2) if simd.TILE_ROWS == 8 else (4, 3)
@@ -23,7 +25,7 @@ ROWS, WIDE = (8, 2) if simd.TILE_ROWS == 8 else (4, 3)
 _tile1, _tile2, _wide = (simd.make_tile(ROWS, w) for w in (1, 2, WIDE))
 
 
-@njit
+@njit(**INNER)
 def multiply(a, a_row, a_step, b, b_panel, b_row, c, c_row, d, d_row, d_step, vectors, k):
     """ROWS rows of C = D + A @ B, `vectors` vectors wide; pointers of one dtype.
 
@@ -42,7 +44,7 @@ def multiply(a, a_row, a_step, b, b_panel, b_row, c, c_row, d, d_row, d_step, ve
         _tile2(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
 
 
-@njit
+@njit(**INNER)
 def multiply_seen(a, a_row, a_step, b, b_panel, b_row, c, c_row, vectors, k):
     """C += A @ B where a zero in A skips its row of B, so that 0 * NaN and 0 * inf stay out: slow, and rarely needed.
 
