@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import pytest_generate_tests  # noqa: F401
 
-from kernels import cross_entropy_backward, cross_entropy_forward
+from kernels import cross_entropy_backward, cross_entropy_forward, cross_entropy_with_grad
 
 SETTINGS = pytest.mark.parametrize(
     ("smoothing", "weighted"), [(0.0, False), (0.1, False), (0.0, True), (0.3, True), (1.0, True)]
@@ -178,6 +178,84 @@ def test_any_integer_dtype(integer, impl):
     logits, targets, *_ = example(6, 5, np.float32, ignored=False)
     got = cross_entropy_forward(logits, targets.astype(integer), impl=impl)
     np.testing.assert_array_equal(got[0], cross_entropy_forward(logits, targets, impl=impl)[0])
+
+
+@SETTINGS
+@pytest.mark.parametrize("shape", [(21, 257), (1, 1), (0, 5), (4, 2), (40, 3)], ids=str)
+def test_loss_and_gradient_in_one_pass(shape, dtype, smoothing, weighted, impl):
+    logits, targets, factor, weight = example(*shape, dtype)
+    kw = {"label_smoothing": smoothing, "weight": weight if weighted else None}
+    loss, lse, dlogits = check.pure(
+        lambda z, y, f: cross_entropy_with_grad(z, y, f, impl=impl, **kw), logits, targets, factor
+    )
+    exact, plain = (oracle(logits, targets, smoothing, kw["weight"], p) for p in (np.longdouble, logits.dtype.type))
+    check.accurate(loss, exact[0], plain[0], bound=20)
+    check.accurate(dlogits, factor[:, None] * exact[1], factor[:, None] * plain[1], bound=5, factor=3)
+    same_lse = cross_entropy_forward(logits, targets, impl=impl, **kw)[1]
+    np.testing.assert_allclose(lse, same_lse, rtol=0, atol=20 * np.finfo(dtype).eps)
+    assert dlogits.dtype == lse.dtype == dtype
+
+
+def test_the_gradient_in_place_of_the_logits(dtype, impl, layout):
+    logits, targets, factor, weight = example(12, 37, dtype)
+    kw = {"label_smoothing": 0.1, "weight": weight, "impl": impl}
+    expected = cross_entropy_with_grad(logits, targets, factor, **kw)
+    place = layout(logits.copy())
+    if not place.flags.writeable:
+        place = np.array(place)
+    got = cross_entropy_with_grad(place, targets, factor, out=place, **kw)
+    assert got[2] is place
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+def test_an_out_that_overlaps_the_logits(dtype, impl):
+    logits, targets, factor, _ = example(12, 37, dtype)
+    expected = cross_entropy_with_grad(logits, targets, factor, impl=impl)
+    memory = np.concatenate([logits, logits[:1]])
+    got = cross_entropy_with_grad(memory[:-1], targets, factor, out=memory[1:], impl=impl)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=20 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(memory[0], logits[0])
+
+
+def test_one_factor_for_all_rows_and_one_for_each(dtype, impl):
+    logits, targets, factor, _ = example(7, 5, dtype)
+    loss, _, dlogits = cross_entropy_with_grad(logits, targets, 1 / 7, impl=impl)
+    each = cross_entropy_with_grad(logits, targets, np.full(7, 1 / 7, dtype), impl=impl)
+    np.testing.assert_array_equal(loss, each[0])
+    np.testing.assert_allclose(dlogits, each[2], rtol=4 * np.finfo(dtype).eps)
+    with pytest.raises(ValueError, match=r"factor has shape \(3,\), expected \(7,\)"):
+        cross_entropy_with_grad(logits, targets, factor[:3], impl=impl)
+    with pytest.raises(ValueError, match=r"out has shape \(5,\), expected \(7, 5\)"):
+        cross_entropy_with_grad(logits, targets, factor, out=logits[0].copy(), impl=impl)
+
+
+def test_one_pass_ignores_masks_and_keeps_range(dtype, impl):
+    logits = np.array([[np.nan, 0, 0], [1e4, -1e4, 0], [0, -np.inf, 1]], dtype)
+    loss, lse, dlogits = cross_entropy_with_grad(logits, np.array([-100, 0, 2]), 1.0, impl=impl)
+    p = 1 / (1 + np.e)
+    np.testing.assert_allclose(loss, [0, 0, np.log1p(np.exp(-1))], rtol=1e-6)
+    np.testing.assert_allclose(lse, [0, 1e4, np.log(1 + np.e)], rtol=1e-6)
+    np.testing.assert_allclose(dlogits, [[0, 0, 0], [0, 0, 0], [p, 0, -p]], rtol=1e-5)
+
+
+def test_one_pass_has_the_same_bits_for_any_number_of_threads():
+    logits, targets, factor, weight = example(301, 65, np.float32)
+    kw = {"label_smoothing": 0.1, "weight": weight, "impl": "cpu"}
+    check.same_for_any_threads(lambda: cross_entropy_with_grad(logits, targets, factor, **kw))
+
+
+def test_a_row_alone_gives_the_bits_that_it_gives_among_others():
+    logits, targets, factor, _ = example(9, 70, np.float32, ignored=False)
+    around = np.full((11, 70), np.nan, np.float32)
+    around[1:-1] = logits
+    whole = cross_entropy_with_grad(logits, targets, factor, impl="cpu")
+    for i in range(9):
+        row = slice(i, i + 1)
+        alone = cross_entropy_with_grad(around[i + 1 : i + 2], targets[row], factor[row], impl="cpu")
+        for a, b in zip(alone, whole, strict=True):
+            np.testing.assert_array_equal(a, b[row])
 
 
 @pytest.mark.oracle

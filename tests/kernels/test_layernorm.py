@@ -99,6 +99,89 @@ def test_same_bits_for_any_number_of_threads(rows):
     check.same_for_any_threads(lambda: layernorm_backward(dout, x, weight, mean, rstd, impl="cpu"))
 
 
+@pytest.mark.parametrize("shape", [(2, 50_257), (40, 1000)], ids=str)
+def test_same_bits_for_long_rows_and_a_residual(shape):
+    x, weight, bias, dout = example(shape, np.float32)
+    _, mean, rstd, total = layernorm_forward(x, weight, bias, residual=dout)
+    check.same_for_any_threads(lambda: layernorm_forward(x, weight, bias, residual=dout, impl="cpu"))
+    saved = (dout, total, weight, mean, rstd)
+    check.same_for_any_threads(lambda: layernorm_backward(*saved, dresidual=x, impl="cpu"))
+
+
+def test_the_residual_is_added_first_and_returned(dtype, impl):
+    x, weight, bias, dout = example((5, 37), dtype)
+    residual = example((5, 37), dtype, seed=1)[0]
+    *forward, total = layernorm_forward(x, weight, bias, EPS, residual=residual, impl=impl)
+    np.testing.assert_array_equal(total, x + residual)
+    eps = 8 * np.finfo(dtype).eps
+    for got, e in zip(forward, layernorm_forward(total, weight, bias, EPS, impl=impl), strict=True):
+        np.testing.assert_allclose(got, e, rtol=eps, atol=eps)
+    saved = (dout, total, weight, *forward[1:])
+    dx, dweight, dbias = layernorm_backward(*saved, impl=impl)
+    into = weight.copy(), bias.copy()
+    fused, *same = layernorm_backward(*saved, dresidual=residual, dweight=into[0], dbias=into[1], impl=impl)
+    assert same[0] is into[0] and same[1] is into[1]
+    np.testing.assert_allclose(fused, dx + residual, rtol=0, atol=eps * abs(dx).max())
+    np.testing.assert_allclose(into[0], dweight + weight, rtol=0, atol=eps * abs(dweight).max())
+    np.testing.assert_allclose(into[1], dbias + bias, rtol=0, atol=eps * abs(dbias).max())
+
+
+def test_the_residual_in_any_strides(layout, dtype, impl):
+    x, weight, bias, dout = example((6, 7, 9), dtype)
+    expected = layernorm_forward(x, weight, bias, residual=dout, impl=impl)
+    got = check.pure(lambda a, r: layernorm_forward(a, weight, bias, residual=r, impl=impl), layout(x), layout(dout))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=50 * np.finfo(dtype).eps)
+    saved = (dout, expected[3], weight, expected[1], expected[2])
+    expected = layernorm_backward(*saved, dresidual=x, impl=impl)
+    got = check.pure(lambda r: layernorm_backward(*saved, dresidual=r, impl=impl), layout(x))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=50 * np.finfo(dtype).eps)
+
+
+def test_gradients_with_a_residual_against_finite_differences(impl):
+    x, weight, bias, dout = example((4, 5), np.float64)
+    residual = example((4, 5), np.float64, seed=1)[0]
+
+    def loss(x):
+        out, *_, total = layernorm_forward(x, weight, bias, residual=residual, impl=impl)
+        return float((dout * out + residual * total).sum())
+
+    _, mean, rstd, total = layernorm_forward(x, weight, bias, residual=residual, impl=impl)
+    dx, _, _ = layernorm_backward(dout, total, weight, mean, rstd, dresidual=residual, impl=impl)
+    np.testing.assert_allclose(dx, check.central_difference(loss, x), atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-21, 1e-3, 1e15, 1e25, 3e37])
+def test_sizes_whose_squares_float32_does_not_hold(size, impl):
+    x = (size * np.array([[1, -2, 3] * 9, [2, 1, -1] * 9])).astype(np.float32)
+    out, mean, rstd = layernorm_forward(x, None, None, 0.0, impl=impl)
+    wide = x.astype(np.longdouble)
+    np.testing.assert_allclose(mean, wide.mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(rstd, wide.std(axis=1) ** -1, rtol=1e-6)
+    xhat = (wide - wide.mean(axis=1, keepdims=True)) / wide.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(out, xhat, rtol=1e-5)
+
+
+@pytest.mark.parametrize("outlier", [1e4, 1e7, 1e10])
+def test_an_outlier_hides_nothing(outlier, impl):
+    x = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
+    x[np.arange(6), [0, 1, 63, 64, 150, 299]] = outlier
+    out, mean, rstd = layernorm_forward(x, None, None, impl=impl)
+    exact = oracle(x, np.ones(300, np.float32), np.zeros(300, np.float32), np.longdouble)
+    for got, e in zip((out, mean, rstd), exact, strict=True):
+        np.testing.assert_allclose(got, e, rtol=1e-5, atol=1e-6)
+
+
+def test_nan_stays_in_its_row(dtype, impl):
+    x, weight, bias, _ = example((4, 70), dtype)
+    clean = layernorm_forward(x, weight, bias, impl=impl)
+    x[1, 69] = np.nan
+    for got, e in zip(layernorm_forward(x, weight, bias, impl=impl), clean, strict=True):
+        np.testing.assert_array_equal(np.delete(got, 1, 0), np.delete(e, 1, 0))
+        assert np.isnan(got[1]).all()
+
+
 def test_no_weight_and_no_bias_are_ones_and_zeros(impl):
     x, _, _, dout = example((4, 6), np.float32)
     ones, zeros = np.ones(6, np.float32), np.zeros(6, np.float32)
