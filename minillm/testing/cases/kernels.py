@@ -85,6 +85,57 @@ def _layernorm(impl: str) -> tuple[Callable, Callable]:
     return lambda x, w, b: kernels.layernorm_forward(x, w, b, impl=impl)[0], backward
 
 
+def _layernorm_residual(impl: str) -> tuple[Callable, Callable]:
+    def forward(x, r, w, b):
+        out, _, _, total = kernels.layernorm_forward(x, w, b, residual=r, impl=impl)
+        return out + 0.5 * total
+
+    def backward(dout, x, r, w, b):
+        _, mean, rstd, total = kernels.layernorm_forward(x, w, b, residual=r, impl=impl)
+        dx, dw, db = kernels.layernorm_backward(dout, total, w, mean, rstd, dresidual=0.5 * dout, impl=impl)
+        return dx, dx.copy(), dw, db
+
+    return forward, backward
+
+
+def _rmsnorm(impl: str) -> tuple[Callable, Callable]:
+    def forward(x, r, w):
+        out, _, total = kernels.rmsnorm_forward(x, w, 1e-5, residual=r, impl=impl)
+        return out + 0.5 * total
+
+    def backward(dout, x, r, w):
+        _, rstd, total = kernels.rmsnorm_forward(x, w, 1e-5, residual=r, impl=impl)
+        dx, dw = kernels.rmsnorm_backward(dout, total, w, rstd, dresidual=0.5 * dout, impl=impl)
+        return dx, dx.copy(), dw
+
+    return forward, backward
+
+
+def _softmax(impl: str) -> tuple[Callable, Callable]:
+    def backward(dout, x):
+        return kernels.softmax_backward(dout, kernels.softmax_forward(x, impl=impl), impl=impl)
+
+    return lambda x: kernels.softmax_forward(x, impl=impl), backward
+
+
+def _log_softmax(impl: str) -> tuple[Callable, Callable]:
+    def backward(dout, x):
+        return kernels.log_softmax_backward(dout, kernels.log_softmax_forward(x, impl=impl), impl=impl)
+
+    return lambda x: kernels.log_softmax_forward(x, impl=impl), backward
+
+
+def _linear_cross_entropy(**settings: Any) -> Callable:
+    def build(impl: str) -> tuple[Callable, Callable]:
+        def run(factor, x, w):
+            given = _beside(x, {"targets": _TARGETS, **settings})
+            return kernels.linear_cross_entropy(x, w, factor=factor, impl=impl, **given)
+
+        return lambda x, w: run(1.0, x, w)[0], lambda dloss, x, w: run(dloss, x, w)[1:]
+
+    return build
+
+
 def _cross_entropy(**settings: Any) -> Callable:
     def build(impl: str) -> tuple[Callable, Callable]:
         def forward(z):
@@ -126,6 +177,15 @@ CASES: list[Case] = [
     *_pair("layernorm", "", _layernorm, normal(3, 5), normal(5), normal(5)),
     *_pair("cross_entropy", "", _cross_entropy(), normal(4, 3)),
     *_pair("cross_entropy", "smoothing, weight", _cross_entropy(label_smoothing=0.2, weight=_WEIGHT), normal(4, 3)),
+    *_pair("layernorm", "residual", _layernorm_residual, normal(3, 5), normal(3, 5), normal(5), normal(5)),
+    *_pair("rmsnorm", "residual", _rmsnorm, normal(3, 5), normal(3, 5), normal(5)),
+    *_pair("softmax", "", _softmax, normal(3, 5)),
+    *_pair("softmax", "log", _log_softmax, normal(3, 5)),
+    *_pair("linear_cross_entropy", "", _linear_cross_entropy(), normal(4, 2), normal(3, 2)),
+    *_pair(
+        "linear_cross_entropy", "smoothing, soft-cap, z-loss",
+        _linear_cross_entropy(label_smoothing=0.2, softcap=3.0, z_loss=0.1), normal(4, 2), normal(3, 2),
+    ),
     *_pair("gelu", "", _gelu("none"), normal(3, 4)),
     *_pair("gelu", "tanh", _gelu("tanh"), normal(3, 4)),
     *_pair("reparameterize", "sample", _reparameterize(0), normal(3, 2), normal(3, 2)),
