@@ -225,7 +225,8 @@ def gradients(
     def add(node: Node, g: Any, fresh: bool) -> None:
         if node not in grads:
             if not fresh and (node in targets if targets is not None else node.op is None):
-                g = g.clone() if create_graph else g.copy()
+                g, fresh = g.clone() if create_graph else g.copy(), True
+            if fresh:
                 owned.add(node)
             grads[node] = g
             heappush(heap, (-node.order, node))

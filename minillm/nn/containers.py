@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .activation import GELU, ReLU, SiLU
+from .linear import Linear
 from .module import Module
 
 
@@ -51,6 +53,8 @@ class ModuleList(Module):
 class Sequential(ModuleList):
     """Modules one after another: the output of each is the input of the next.
 
+    A Linear and the ReLU, GELU or SiLU behind it run as one op (F.linear applies them).
+
     >>> from minillm import nn
     >>> nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     Sequential(
@@ -64,9 +68,27 @@ class Sequential(ModuleList):
         super().__init__(modules)
 
     def forward(self, x: Any) -> Any:
+        linear: Linear | None = None  # waits for the module behind it
         for module in self:
-            x = module(x)
-        return x
+            if linear is not None:
+                activation = _in_linear(module)
+                x, linear = linear(x, activation), None
+                if activation is not None:
+                    continue
+            if type(module) is Linear and "forward" not in vars(module):  # else someone watches it
+                linear = module
+            else:
+                x = module(x)
+        return x if linear is None else linear(x)
 
     def _like(self, modules: list[Module]) -> Sequential:
         return type(self)(*modules)
+
+
+def _in_linear(module: Module) -> str | None:
+    """The activation's name in F.linear, or None: it has to be called."""
+    if "forward" in vars(module):
+        return None
+    if type(module) is GELU:
+        return "gelu_tanh" if module.approximate == "tanh" else "gelu"
+    return {ReLU: "relu", SiLU: "silu"}.get(type(module))

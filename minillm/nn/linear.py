@@ -26,8 +26,9 @@ class Linear(Module):
         self.weight = uniform_parameter((out_features, in_features), bound)
         self.bias = uniform_parameter((out_features,), bound) if bias else None
 
-    def forward(self, x: Any) -> Any:
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, x: Any, activation: str | None = None) -> Any:
+        """activation: of F.linear, "relu", "gelu", "gelu_tanh" or "silu", applied in the same op."""
+        return F.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -6,13 +6,19 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
+import kernels
+
 from ..arguments import composed
 from ..device import array_module
 from ..dtypes import promote
 from ..engine import op
+from ..recording import is_grad_enabled
 from ..summation import unbroadcast
+from .activation import gelu, relu, silu
+from .arrays import array_of
 from .contract import contract, parse, sizes_of
-from .reduce import sum as total
 from .shape import diagonal
 from .views import reshape, transpose
 
@@ -43,6 +49,8 @@ def matmul(x: Any, y: Any) -> Any:
     _check(x, y)
     if x.dtype != y.dtype:
         x, y = promote([x, y])
+    if type(x) is np.ndarray and x.dtype.kind == "f" and x.ndim > 1 and y.ndim > 1:
+        return kernels.matmul(x, y)
     if y.ndim == 2 and x.ndim > 2:  # one large product instead of a loop over the batch
         return (rows(x) @ y).reshape((*x.shape[:-1], y.shape[1]))
     return array_module(x, y).matmul(x, y)
@@ -83,29 +91,58 @@ def _check(x: Any, y: Any) -> None:
             )
 
 
-@op
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """x W^T + b as one op: x (..., in), weight (out, in), bias (out,) or None -> (..., out).
+ACTIVATIONS = {None: None, "relu": relu, "gelu": gelu, "gelu_tanh": lambda x: gelu(x, "tanh"), "silu": silu}
 
-    dx = dout W     dW = dout^T x     db = sum of dout over all rows
+
+@composed
+def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Any:
+    """f(x W^T + b) as one op: x (..., in), weight (out, in), bias (out,) or None -> (..., out).
+
+    activation  f: None for none, or "relu", "gelu", "gelu_tanh", "silu"; applied where the product is still at hand
+
+        dz = dout * f'(z), z = x W^T + b        dx = dz W     dW = dz^T x     db = sum of dz over all rows
     """
+    array = array_of(x)
+    fused = type(array) is np.ndarray and array.dtype.kind == "f" and weight.dtype == array.dtype
+    if not fused or (bias is not None and bias.dtype != array.dtype):  # on a GPU, or of several dtypes
+        return linear_composite(x, weight, bias, activation)
+    return _linear(x, weight, bias, activation)
+
+
+def linear_composite(x, weight, bias=None, activation=None):
+    """`linear` as its formula."""
+    _check_linear(x, weight, bias, activation)
+    z = matmul(x, mT(weight))  # (..., out)
+    z = z if bias is None else z + bias
+    return z if activation is None else ACTIVATIONS[activation](z)
+
+
+@op(composite=linear_composite)
+def _linear(x, weight, bias, activation):
+    _check_linear(x, weight, bias, activation)
+    out, pre = kernels.linear_forward(x, weight, bias, activation=activation, keep_pre=is_grad_enabled())
+    return out, {"pre": pre, "result": out if activation == "relu" else None}
+
+
+_linear.__name__ = "linear"  # what errors and pictures of the graph show
+
+
+@_linear.vjp
+def _(dout, x, weight, pre, result, activation, needs_grad, into=None):
+    needs = tuple([node is not None for node in needs_grad[:3]])
+    _, dweight, dbias, _ = into or (None,) * 4  # where the gradients of parameters are added up
+    return kernels.linear_backward(
+        dout, x, weight, pre, result, activation=activation, needs=needs, dweight=dweight, dbias=dbias
+    )
+
+
+def _check_linear(x, weight, bias, activation):
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"linear: activation is one of {', '.join(map(repr, ACTIVATIONS))}; got {activation!r}")
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x {x.shape} and weight {weight.shape}: weight must be (out, in), and in the last dim of x")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias {bias.shape} must be {weight.shape[:1]}, one per row of weight {weight.shape}")
-    out = matmul(rows(x), mT(weight))  # (rows, out)
-    if bias is not None:
-        out += bias
-    return out.reshape((*x.shape[:-1], weight.shape[0]))
-
-
-@linear.vjp
-def _(dout, x, weight, needs_grad):
-    need_x, need_weight, need_bias = needs_grad
-    dx = matmul(dout, weight) if need_x else None  # (..., in)
-    dweight = matmul(mT(rows(dout)), rows(x)) if need_weight else None  # (out, in)
-    dbias = total(rows(dout), 0) if need_bias else None  # (out,)
-    return dx, dweight, dbias
 
 
 @composed

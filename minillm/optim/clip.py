@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+import kernels
+
 from ..device import array_module
 from ..tensor import Tensor
 from ..writes import mark_written
@@ -35,11 +39,12 @@ def clip_grad_norm_(
     if error_if_nonfinite and not xp.isfinite(norm):
         raise ValueError(f"clip_grad_norm_: the norm of the gradients is {float(norm)}; nothing was clipped")
     scale = xp.minimum(max_norm / (norm + 1e-6), 1.0)
-    for g in grads:
-        g *= scale.astype(g.dtype)
-    for p in parameters:
-        if p.grad is not None:
-            mark_written(p.grad.data)
+    if xp is not np or scale != 1:  # on a GPU the question would wait for the answer
+        for g in grads:
+            g *= scale.astype(g.dtype)
+        for p in parameters:
+            if p.grad is not None:
+                mark_written(p.grad.data)
     return Tensor(xp.asarray(norm, dtype=grads[0].dtype))
 
 
@@ -49,14 +54,11 @@ def total_norm(parameters: Iterable[Tensor], norm_type: float = 2.0) -> Any:
     return _norm(grads, norm_type) if any(g.size for g in grads) else 0.0
 
 
-def clip_factor(norm: float, max_norm: float) -> float:
-    """What gradients of this norm are multiplied with, so that it is at most max_norm; NaN for a norm that is NaN."""
-    factor = max_norm / (norm + 1e-6)
-    return 1.0 if factor > 1 else factor
-
-
 def _norm(grads: list[Any], norm_type: float) -> Any:
     xp = array_module(grads[0])
+    if norm_type == 2 and xp is np:
+        norms = [kernels.global_norm(g) for g in grads]
+        return np.sqrt(np.float64(sum([n * n for n in norms]))) if len(norms) > 1 else np.float64(norms[0])
     if norm_type == 2:
         return xp.sqrt(xp.stack([xp.square(g, dtype=xp.float64).sum() for g in grads]).sum())
     if norm_type == math.inf:

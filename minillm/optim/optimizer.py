@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+import kernels
+
 from ..device import array_module, is_array, to_device, to_numpy
 from ..errors import nearest
 from ..memory import keep_freed_memory
 from ..tensor import Tensor
 from ..writes import mark_written
-from .clip import clip_factor, total_norm
+from .clip import total_norm
 from .flat import Flat, flatten
 
 
@@ -86,7 +88,7 @@ class Optimizer:
         """
         scale = 1.0
         if clip_norm is not None:
-            scale = clip_factor(float(total_norm(self._parameters())), clip_norm)
+            scale = kernels.clip_factor(float(total_norm(self._parameters())), clip_norm)
         for group, flats in zip(self.param_groups, self._flats):
             done: set[int] = set()
             for flat in flats if group.get("eps", 1) > 0 else ():  # eps 0 would be 0 / 0 in what fills up the rows

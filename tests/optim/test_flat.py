@@ -9,6 +9,7 @@ import pytest
 
 import kernels
 from minillm import GraphError, Tensor, nn, no_grad, optim, tensor
+from minillm import functional as F
 from minillm.optim.flat import whole_grads
 
 OPTIMIZERS = [
@@ -344,3 +345,13 @@ def test_reference_kernels_do_as_well():
             loss_of(model, 0).backward()
             optimizer.step()
     assert all(np.array_equal(p.data, q.data) for p, q in zip(ours.parameters(), theirs.parameters()))
+
+
+def test_a_tied_weight_is_added_up_in_its_place():
+    table, other = nn.Parameter(np.ones((4, 3))), nn.Parameter(np.ones(2))
+    optimizer = optim.SGD([table, other])
+    h = F.embedding(tensor([[0, 2, 2]]), table)
+    (F.linear(h, table).sum() + other.sum()).backward()
+    (flat,) = optimizer._flats[0]
+    assert flat.has_grad(0) and flat.has_grad(1) and len(flat.runs({})) == 1
+    np.testing.assert_array_equal(table.grad.data, 3 + 4 * np.array([1, 0, 2, 0])[:, None] * np.ones(3))
