@@ -18,12 +18,14 @@ do not depend on the threads.
 
 from __future__ import annotations
 
-from numba import get_thread_id
+from numba import get_thread_id, types
 
 from .. import simd
 from ..numba_setup import njit, prange
+from ..vector.types import Pointer
+from .apart import Apart
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step, spread
-from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
+from .softmax import LN2, LOG2_E, RULE, add_bias, hide, seen, softmax_backward_row
 from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
 
 BLOCK_Q = 64
@@ -50,61 +52,6 @@ def backward_words(S, width):
     return BLOCK_Q * (2 * width + 2 * block_k + 16) + 5 * block_k * width + 16 * width + 16 * WIDE
 
 
-@njit(parallel=True)
-def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dq, dk, dv):
-    """partial: (parts, B, H, T up to a multiple of ROWS, D up to whole vectors)"""
-    B, H, _T = lse.shape
-    heads_kv, parts = k.shape[1], partial.shape[0]
-    for task in prange(B * heads_kv * parts):
-        b, g, part = task // (heads_kv * parts), task // parts % heads_kv, task % parts
-        thread = simd.pointer(work) + get_thread_id() * work.shape[1]
-        _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, thread, partial, dk, dv, b, g, part)
-    for task in prange(B * H):
-        _sum_parts(partial, scale, dq, task // H, task % H)
-
-
-@njit(**INNER)
-def _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dk, dv, b, g, part):
-    """Part `part` of the key blocks of kv head g."""
-    H, T, D = q.shape[1:]
-    group, S, (parts, width) = H // k.shape[1], k.shape[2], (partial.shape[0], partial.shape[4])
-    causal, offset, window = rule
-    lanes = simd.lanes(work)
-    block_k = backward_sizes(S, width)
-    blocks = (S + block_k - 1) // block_k
-    keys, values, k_, dk_, dv_, stage = _of_keys(work, block_k, width)
-    size = partial.shape[3] * width
-    dq = simd.pointer(partial) + ((part * q.shape[0] + b) * H + g * group) * size
-    clear_rows(dq, width, 0, group * partial.shape[3], width)
-    clear_rows(work, 0, 0, 1, WIDE * lanes)
-    for turn in range((blocks + parts - 1) // parts):
-        # Dealt to and fro, because with causal the first blocks have most queries.
-        j = (turn * parts + (part if turn % 2 == 0 else parts - 1 - part)) * block_k
-        count = min(block_k, S - j)
-        if count <= 0:
-            continue
-        pack_panels(row_at(k, b, g, j), row_step(k), count, D, keys, stage)
-        pack_panels(row_at(v, b, g, j), row_step(v), count, D, values, stage)
-        finite = pack_rows(row_at(k, b, g, j), row_step(k), count, D, k_, width, 1.0)
-        clear_rows(dk_, width, 0, block_k, width)
-        clear_rows(dv_, width, 0, block_k, width)
-        start = max(0, j - offset) // ROWS * ROWS if causal else 0  # the queries that see one of these keys
-        stop = min(T, j + count - 1 + window - offset)
-        for h in range(g * group, (g + 1) * group):
-            for first in range(start, stop, BLOCK_Q):
-                _pair(
-                    row_at(dout, b, h, first), row_step(dout), row_at(q, b, h, first), row_step(q),
-                    row_at(out, b, h, first), row_step(out), simd.pointer(lse) + ((b * H + h) * T + first),
-                    row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias, rule, scale, work,
-                    dq + ((h - g * group) * size + first * width), first, j, T, S, D, width, finite,
-                )  # fmt: skip
-        for i in range(count):
-            for d in range(0, D, lanes):
-                dk_i, dv_i = simd.load(dk_, i * width + d) * LN2, simd.load(dv_, i * width + d)
-                simd.store_tail(row_at(dk, b, g, j + i), d, dk_i, D - d)
-                simd.store_tail(row_at(dv, b, g, j + i), d, dv_i, D - d)
-
-
 @njit(**INNER)
 def _of_keys(work, block_k, width):
     """keys, values (panels), k_, dk_, dv_ (block_k, width), stage; before them, zeros and what `_of_queries` gives."""
@@ -123,7 +70,7 @@ def _of_queries(work, block_k, width):
     return q_, dout_, delta_, p_, p_ + BLOCK_Q * block_k
 
 
-@njit(**INNER)
+@njit(no_cpython_wrapper=True)
 def _pair(
     dout, dout_row, q, q_row, out, out_row, lse, bias, bias_sizes, has_bias, rule, scale, work, dq, first, j, T, S, D,
     width, finite_k,
@@ -192,6 +139,58 @@ def _pair(
                     multiply_seen(a + at_k, 1, block_k, b + at, panel, width, x, width, vectors, high - low)
 
 
+def _pair_signature(number):
+    p, i = Pointer(number), types.intp
+    arrays = p, i, p, i, p, i, p, p, types.UniTuple(i, 2), types.boolean
+    return (*arrays, RULE, types.float64, p, p, i, i, i, i, i, i, types.boolean)
+
+
+pair = Apart(_pair, _pair_signature)
+_pair_apart = pair.call
+
+
+@njit(no_cpython_wrapper=True)
+def _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dk, dv, b, g, part):
+    """Part `part` of the key blocks of kv head g."""
+    H, T, D = q.shape[1:]
+    group, S, (parts, width) = H // k.shape[1], k.shape[2], (partial.shape[0], partial.shape[4])
+    causal, offset, window = rule
+    lanes = simd.lanes(work)
+    block_k = backward_sizes(S, width)
+    blocks = (S + block_k - 1) // block_k
+    keys, values, k_, dk_, dv_, stage = _of_keys(work, block_k, width)
+    size = partial.shape[3] * width
+    dq = simd.pointer(partial) + ((part * q.shape[0] + b) * H + g * group) * size
+    clear_rows(dq, width, 0, group * partial.shape[3], width)
+    clear_rows(work, 0, 0, 1, WIDE * lanes)
+    for turn in range((blocks + parts - 1) // parts):
+        # Dealt to and fro, because with causal the first blocks have most queries.
+        j = (turn * parts + (part if turn % 2 == 0 else parts - 1 - part)) * block_k
+        count = min(block_k, S - j)
+        if count <= 0:
+            continue
+        pack_panels(row_at(k, b, g, j), row_step(k), count, D, keys, stage)
+        pack_panels(row_at(v, b, g, j), row_step(v), count, D, values, stage)
+        finite = pack_rows(row_at(k, b, g, j), row_step(k), count, D, k_, width, 1.0)
+        clear_rows(dk_, width, 0, block_k, width)
+        clear_rows(dv_, width, 0, block_k, width)
+        start = max(0, j - offset) // ROWS * ROWS if causal else 0  # the queries that see one of these keys
+        stop = min(T, j + count - 1 + window - offset)
+        for h in range(g * group, (g + 1) * group):
+            for first in range(start, stop, BLOCK_Q):
+                _pair_apart((
+                    row_at(dout, b, h, first), row_step(dout), row_at(q, b, h, first), row_step(q),
+                    row_at(out, b, h, first), row_step(out), simd.pointer(lse) + ((b * H + h) * T + first),
+                    row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias, rule, scale, work,
+                    dq + ((h - g * group) * size + first * width), first, j, T, S, D, width, finite,
+                ))  # fmt: skip
+        for i in range(count):
+            for d in range(0, D, lanes):
+                dk_i, dv_i = simd.load(dk_, i * width + d) * LN2, simd.load(dv_, i * width + d)
+                simd.store_tail(row_at(dk, b, g, j + i), d, dk_i, D - d)
+                simd.store_tail(row_at(dv, b, g, j + i), d, dv_i, D - d)
+
+
 @njit(**INNER)
 def _sum_parts(partial, scale, dq, b, h):
     """dq = scale * (part 0 + part 1 + ...)"""
@@ -207,3 +206,26 @@ def _sum_parts(partial, scale, dq, b, h):
             for part in range(1, parts):
                 total = total + simd.load(x, part * step + i * width + d)
             simd.store_tail(to, i * row_step(dq) + d, total * scale, D - d)
+
+
+def _part_signature(number):
+    p, i, given, made = Pointer(number), types.intp, types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
+    lse, bias, partial = (types.Array(number, n, "C", readonly=n < 5) for n in (3, 4, 5))
+    return (*(given,) * 5, lse, bias, types.boolean, RULE, types.float64, p, partial, made, made, i, i, i)
+
+
+part = Apart(_part, _part_signature)
+_part_apart = part.call
+
+
+@njit(parallel=True)
+def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dq, dk, dv):
+    """partial: (parts, B, H, T up to a multiple of ROWS, D up to whole vectors)"""
+    B, H, _T = lse.shape
+    heads_kv, parts = k.shape[1], partial.shape[0]
+    for task in prange(B * heads_kv * parts):
+        b, g, n = task // (heads_kv * parts), task // parts % heads_kv, task % parts
+        thread = simd.pointer(work) + get_thread_id() * work.shape[1]
+        _part_apart((dout, q, k, v, out, lse, bias, has_bias, rule, scale, thread, partial, dk, dv, b, g, n))
+    for task in prange(B * H):
+        _sum_parts(partial, scale, dq, task // H, task % H)

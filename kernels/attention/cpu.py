@@ -18,9 +18,10 @@ from numba import types
 
 from .. import simd
 from ..checks import contiguous
-from .backward import backward, backward_parts, backward_words
-from .forward import forward, forward_words
+from .backward import backward, backward_parts, backward_words, pair, part
+from .forward import block, forward, forward_words
 from .limits import small
+from .softmax import RULE
 from .tiles import ROWS
 
 
@@ -131,12 +132,14 @@ def _compiled(kernel: Any, dtype: np.dtype) -> Any:
         return types.Array(number, ndim, layout, readonly)
 
     given, made = array(4, "A", readonly=True), array(4, "A")
-    options = array(4, readonly=True), types.boolean, types.Tuple((types.boolean, types.int64, types.int64))
+    options = array(4, readonly=True), types.boolean, RULE
     options = (*options, types.float64, array(2))  # bias, has_bias, rule, scale, work
     signature = {
         forward: (given,) * 3 + options + (made, array(3)),
         backward: (given,) * 5 + (array(3, readonly=True),) + options + (array(5),) + (made,) * 3,
     }[kernel]
+    for inner in (block,) if kernel is forward else (pair, part):
+        inner.link(number)
     kernel.disable_compile(False)
     kernel.compile(signature)
     kernel.disable_compile()

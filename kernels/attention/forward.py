@@ -13,12 +13,14 @@ Nothing of size T x S exists, and nothing is shared between tasks.
 from __future__ import annotations
 
 import numpy as np
-from numba import get_thread_id
+from numba import get_thread_id, types
 
 from .. import simd
 from ..numba_setup import njit, prange
+from ..vector.types import Pointer
+from .apart import Apart
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
-from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
+from .softmax import LN2, LOG2_E, RULE, add_bias, hide, seen, softmax_row
 from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
 
 
@@ -36,27 +38,7 @@ def forward_words(T, S, width):
     return block_q * (2 * width + 32) + 2 * block_k * width + ROWS * block_k + 16 * width + 16 * WIDE
 
 
-@njit(parallel=True)
-def forward(q, k, v, bias, has_bias, rule, scale, work, out, lse):
-    B, H, T, D = q.shape
-    group, S = H // k.shape[1], k.shape[2]
-    lanes = simd.lanes(work)
-    block_q = forward_sizes(T, S, (D + lanes - 1) // lanes * lanes)[0]
-    blocks = (T + block_q - 1) // block_q
-    for task in prange(B * H * blocks):
-        b, h, n = task // (H * blocks), task // blocks % H, task % blocks
-        # With causal the last blocks have most to do. First, last, second, last but one: each thread gets as much.
-        first = (n // 2 if n % 2 == 0 else blocks - 1 - n // 2) * block_q
-        _block(
-            row_at(q, b, h, first), row_step(q), row_at(k, b, h // group, 0), row_step(k),
-            row_at(v, b, h // group, 0), row_step(v), T, S, D, first, rule, scale,
-            row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias,
-            simd.pointer(work) + get_thread_id() * work.shape[1], row_at(out, b, h, first), row_step(out),
-            simd.pointer(lse) + ((b * H + h) * T + first),
-        )  # fmt: skip
-
-
-@njit(**INNER)
+@njit(no_cpython_wrapper=True)
 def _block(
     q, q_row, k, k_row, v, v_row, T, S, D, first, rule, scale, bias, bias_sizes, has_bias, work, out, out_row, lse
 ):
@@ -122,3 +104,32 @@ def _block(
         factor = simd.select(total == 0.0, 0.0, 1.0 / total)
         for d in range(0, D, lanes):
             simd.store_tail(out + i * out_row, d, simd.load(o_, i * width + d) * factor, D - d)
+
+
+def _signature(number):
+    p, i = Pointer(number), types.intp
+    return p, i, p, i, p, i, i, i, i, i, RULE, types.float64, p, types.UniTuple(i, 2), types.boolean, p, p, i, p
+
+
+block = Apart(_block, _signature)
+_block_apart = block.call
+
+
+@njit(parallel=True)
+def forward(q, k, v, bias, has_bias, rule, scale, work, out, lse):
+    B, H, T, D = q.shape
+    group, S = H // k.shape[1], k.shape[2]
+    lanes = simd.lanes(work)
+    block_q = forward_sizes(T, S, (D + lanes - 1) // lanes * lanes)[0]
+    blocks = (T + block_q - 1) // block_q
+    for task in prange(B * H * blocks):
+        b, h, n = task // (H * blocks), task // blocks % H, task % blocks
+        # With causal the last blocks have most to do. First, last, second, last but one: each thread gets as much.
+        first = (n // 2 if n % 2 == 0 else blocks - 1 - n // 2) * block_q
+        _block_apart((
+            row_at(q, b, h, first), row_step(q), row_at(k, b, h // group, 0), row_step(k),
+            row_at(v, b, h // group, 0), row_step(v), T, S, D, first, rule, scale,
+            row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias,
+            simd.pointer(work) + get_thread_id() * work.shape[1], row_at(out, b, h, first), row_step(out),
+            simd.pointer(lse) + ((b * H + h) * T + first),
+        ))  # fmt: skip
