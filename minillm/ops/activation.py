@@ -14,7 +14,7 @@ from .choice import clamp, where
 from .dtype import floating
 from .functions import erf, exp, sigmoid, tanh
 
-__all__ = ["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "logsigmoid"]
+__all__ = ["relu", "leaky_relu", "elu", "gelu", "silu", "swiglu", "mish", "softplus", "logsigmoid"]
 
 
 @op
@@ -70,21 +70,37 @@ def gelu(x, approximate="none"):
 
 @gelu.vjp
 def _(dout, x, approximate):
-    dout = array_module(x).asarray(dout)  # the gradient of a 0-d result can be a NumPy scalar
     return kernels.gelu_backward(dout, x, approximate)
 
 
-@op
+def _silu_of_ops(x):
+    return x * sigmoid(x)
+
+
+@op(composite=_silu_of_ops)
 def silu(x):
     """x sigmoid(x), also called swish (Elfwing et al. 2017, https://arxiv.org/abs/1702.03118)."""
-    x = floating(x)
-    return x * sigmoid(x)
+    return kernels.silu_forward(floating(x))
 
 
 @silu.vjp
 def _(dout, x):
-    s = sigmoid(x)
-    return dout * (s * (1 + x * (1 - s)))
+    return kernels.silu_backward(dout, x)
+
+
+def _swiglu_of_ops(gate, up):
+    return _silu_of_ops(gate) * up
+
+
+@op(composite=_swiglu_of_ops)
+def swiglu(gate, up):
+    """silu(gate) * up, of one shape (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
+    return kernels.swiglu_forward(gate, up)
+
+
+@swiglu.vjp
+def _(dout, gate, up):
+    return kernels.swiglu_backward(dout, gate, up)
 
 
 @composed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import kernels
+
 from .. import random
-from ..device import array_module
 from ..engine import op
 
 __all__ = ["dropout"]
@@ -15,9 +16,7 @@ __all__ = ["dropout"]
 @op
 def _dropout(x, p, key):
     """x / (1 - p) where a uniform number is >= p, else 0. The numbers are functions of `key`: no mask is stored."""
-    xp = array_module(x)
-    kept = random.uniform_at(x.shape, *key, xp=xp) >= p
-    return xp.where(kept, x / (1 - p) if p < 1 else x, xp.zeros_like(x))
+    return kernels.dropout_forward(x, p, *key)
 
 
 @_dropout.vjp

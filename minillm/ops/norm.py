@@ -10,9 +10,10 @@ import kernels
 
 from ..engine import op
 from .elementwise import rsqrt, square
+from .loss_arguments import same_shape
 from .reduce import mean
 
-__all__ = ["layer_norm", "rms_norm"]
+__all__ = ["add_layer_norm", "layer_norm", "rms_norm"]
 
 
 def layer_norm_composite(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -38,20 +39,74 @@ def layer_norm(
     array([-1.2247,  0.    ,  1.2247])
     """
     _check(x, normalized_shape, weight=weight, bias=bias)
-    rows = _rows(x, normalized_shape)  # (M, N)
+    rows = _rows(x, normalized_shape)  # (..., N)
     out, mean, rstd = kernels.layernorm_forward(rows, _flat(weight), _flat(bias), eps)
     return out.reshape(x.shape), {"mean": mean, "rstd": rstd}
 
 
 @layer_norm.vjp
-def _(dout, x, normalized_shape, weight, mean, rstd):
-    rows, drows = _rows(x, normalized_shape), _rows(dout, normalized_shape)  # (M, N)
-    dx, dweight, dbias = kernels.layernorm_backward(drows, rows, _flat(weight), mean, rstd)
+def _(dout, x, normalized_shape, weight, mean, rstd, into=None):
+    dx, dweight, dbias = _layer_norm_gradients(dout, None, x, normalized_shape, weight, mean, rstd, into, 2)
+    return dx, None, dweight, dbias
+
+
+def add_layer_norm_composite(x, residual, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """`add_layer_norm` as its formulas."""
+    total = x + residual
+    return layer_norm_composite(total, normalized_shape, weight, bias, eps), total
+
+
+@op(outputs=2, composite=add_layer_norm_composite)
+def add_layer_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: int | tuple[int, ...],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Any:
+    """(layer_norm(total), total) with total = x + residual: what a residual stream does between two layers, in one pass.
+
+    x, residual (..., *normalized_shape), of one shape; the other arguments as in `layer_norm`.
+    """
+    _check(x, normalized_shape, weight=weight, bias=bias)
+    same_shape("add_layer_norm", x=x, residual=residual)
+    rows, others = _rows(x, normalized_shape), _rows(residual, normalized_shape)  # (..., N)
+    out, mean, rstd, total = kernels.layernorm_forward(rows, _flat(weight), _flat(bias), eps, residual=others)
+    total = total.reshape(x.shape)
+    return out.reshape(x.shape), total, {"mean": mean, "rstd": rstd, "total": total}
+
+
+@add_layer_norm.vjp
+def _(douts, normalized_shape, weight, total, mean, rstd, into=None):
+    dout, dtotal = douts
+    if dout is None:
+        return dtotal, dtotal
+    dx, dweight, dbias = _layer_norm_gradients(dout, dtotal, total, normalized_shape, weight, mean, rstd, into, 3)
+    return dx, dx, None, dweight, dbias
+
+
+def _layer_norm_gradients(dout, dresidual, x, normalized_shape, weight, mean, rstd, into, at):
+    """(dx, dweight, dbias); `into` holds arrays for the latter two at `at`, where their sums are to be added up."""
+    rows, drows = _rows(x, normalized_shape), _rows(dout, normalized_shape)  # (..., N)
+    dresidual = None if dresidual is None else _rows(dresidual, normalized_shape)
+    dweight, dbias = into[at : at + 2] if into else (None, None)
+    dx, dw, db = kernels.layernorm_backward(
+        drows, rows, _flat(weight), mean, rstd, dresidual=dresidual, dweight=_flat(dweight), dbias=_flat(dbias)
+    )
     shape = x.shape[x.ndim - len(_dims(normalized_shape)) :]
-    return dx.reshape(x.shape), None, dweight.reshape(shape), dbias.reshape(shape)
+    dweight = dw.reshape(shape) if dweight is None else dweight
+    return dx.reshape(x.shape), dweight, db.reshape(shape) if dbias is None else dbias
 
 
-@op
+def rms_norm_composite(x, normalized_shape, weight=None, eps=None):
+    """RMSNorm as its formula."""
+    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    out = x * rsqrt(mean(square(x), _dims(normalized_shape), True) + eps)
+    return out if weight is None else out * weight
+
+
+@op(composite=rms_norm_composite)
 def rms_norm(x: Any, normalized_shape: int | tuple[int, ...], weight: Any = None, eps: float | None = None) -> Any:
     """x / sqrt(mean(x^2) + eps) * weight, over the trailing axes `normalized_shape` (an int or a tuple).
 
@@ -63,25 +118,18 @@ def rms_norm(x: Any, normalized_shape: int | tuple[int, ...], weight: Any = None
     array([ 1., -1.])
     """
     _check(x, normalized_shape, weight=weight)
-    out = x * _rrms(x, normalized_shape, eps)
-    return out if weight is None else out * weight
+    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    out, rstd = kernels.rmsnorm_forward(_rows(x, normalized_shape), _flat(weight), eps)
+    return out.reshape(x.shape), {"rstd": rstd}
 
 
 @rms_norm.vjp
-def _(dout, x, normalized_shape, weight, eps):
-    rrms = _rrms(x, normalized_shape, eps)  # (..., 1)
-    xhat = x * rrms
-    g = dout if weight is None else dout * weight
-    dx = rrms * (g - xhat * mean(g * xhat, _dims(normalized_shape), True))
-    if weight is None:
-        return dx
-    return dx, None, (dout * xhat).reshape((-1, *weight.shape)).sum(axis=0)
-
-
-def _rrms(x, normalized_shape, eps):
-    """1 / sqrt(mean(x^2) + eps), the normalised axes kept with size 1."""
-    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
-    return rsqrt(mean(square(x), _dims(normalized_shape), True) + eps)
+def _(dout, x, normalized_shape, weight, rstd, into=None):
+    dweight = into[2] if into else None
+    rows, drows = _rows(x, normalized_shape), _rows(dout, normalized_shape)  # (..., N)
+    dx, dw = kernels.rmsnorm_backward(drows, rows, _flat(weight), rstd, dweight=_flat(dweight))
+    shape = x.shape[x.ndim - len(_dims(normalized_shape)) :]
+    return dx.reshape(x.shape), None, dw.reshape(shape) if dweight is None else dweight
 
 
 def _shape(normalized_shape) -> tuple[int, ...]:
@@ -94,12 +142,14 @@ def _dims(normalized_shape) -> tuple[int, ...]:
 
 
 def _rows(x, normalized_shape):
-    """(..., *normalized_shape) -> (M, N)"""
+    """(..., *normalized_shape) -> (..., N)"""
+    if type(normalized_shape) is int or len(normalized_shape) == 1:
+        return x
     return x.reshape(-1, int(np.prod(_shape(normalized_shape))))
 
 
 def _flat(x):
-    return None if x is None else x.reshape(-1)
+    return x if x is None or x.ndim == 1 else x.reshape(-1)
 
 
 def _check(x, normalized_shape, **parameters) -> None:
