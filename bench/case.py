@@ -42,9 +42,9 @@ class Case:
     calls: int = 1  # checks call so often and stack the results: the losses of a few steps
     tolerance: float | None = None  # relative, instead of the conformance rule
     threads: int | None = None  # other than the run's: 1 where one thread is the question
-    prefix: bool = False  # ours may return fewer outputs than the reference, too
     select: Callable[[list], list] | None = None  # the part of the outputs that the reference computes
-    extra: dict[str, dict[str, Any]] = field(default_factory=dict)  # implementation -> more entries of its row
+    labels: dict[str, str] = field(default_factory=dict)  # implementation -> what to call it: rungs of a ladder
+    ulp: bool = False  # rows get the largest error in units in the last place
     cached: bool = True  # the working set stays in cache between calls if it fits: the limit is that cache's
 
 

@@ -22,6 +22,7 @@ class Verdict:
     equal: bool
     max_error: float
     problem: str = ""
+    ulp: float | None = None
 
 
 @dataclass
@@ -41,6 +42,12 @@ class Oracle:
             worst = max(worst, error)
             problems += [f"output {k}: {problem}"] if problem else []
         return Verdict(not problems, worst, "; ".join(problems))
+
+
+def max_ulp(got: np.ndarray, exact: np.ndarray) -> float:
+    """The largest error in spacings of float32 numbers at the exact value, subnormal ones not finer."""
+    spacing = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32)).astype(np.float64)
+    return float((np.abs(got.astype(np.float64) - exact) / spacing).max(initial=0.0))
 
 
 def compare(got: np.ndarray | None, exact: np.ndarray | None, bound: float) -> tuple[float, str]:

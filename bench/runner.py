@@ -13,7 +13,7 @@ import numpy as np
 import kernels
 
 from . import equal, rivals, timing
-from .case import Case, CommandError, Make, Options, plain
+from .case import Case, CommandError, Make, Options, Run, plain
 from .limits import Limits
 from .machine import Load
 
@@ -51,10 +51,6 @@ def load_candidate(spec: str) -> tuple[str, Callable[..., Any]]:
     return spec, found
 
 
-def is_ours(name: str) -> bool:
-    return name.split(".")[0] == OURS
-
-
 def implementations(case: Case, session: Session) -> dict[str, Make]:
     found: dict[str, Make] = {}
     if case.kernel is not None:
@@ -67,7 +63,8 @@ def implementations(case: Case, session: Session) -> dict[str, Make]:
             found[name] = plain(candidate, **case.settings)
     found |= case.ours
     if found:
-        found |= {name: make for name, make in case.rivals.items() if name in session.options.rivals}
+        allowed = session.options.rivals | ({"scipy"} if "numpy" in session.options.rivals else set())
+        found |= {name: make for name, make in case.rivals.items() if name in allowed}
     return found
 
 
@@ -89,8 +86,9 @@ def _run(case: Case, makes: dict[str, Make], session: Session) -> list[Row]:
     for name, make in makes.items():
         trusted = name in case.rivals  # a rival is timed, and marked, even where it is less exact than the bound
         try:
-            run = make(*_inputs(case))
-            verdict = _check(case, name, make, run, oracle, trusted)
+            inputs = _inputs(case)
+            run = make(*inputs)
+            verdict = _check(case, name, run, inputs, oracle, trusted)
         except Exception as error:
             if trusted:
                 session.note(f"{case.suite} {case.name}: {name} failed: {type(error).__name__}: {_first_line(error)}")
@@ -109,7 +107,7 @@ def _run(case: Case, makes: dict[str, Make], session: Session) -> list[Row]:
     busy = load.stop()
     for name, run in runs.items():
         rows[name]["load"] = None if np.isnan(busy) else round(busy, 3)
-        verdict = _check(case, name, makes[name], run, oracle, name in case.rivals, poison=True)
+        verdict = _again(case, name, makes[name], run, oracle)
         if rows[name]["equal"] and not verdict.equal:
             rows[name] |= {"equal": False, "problem": f"after timing: {verdict.problem}"}
             if name not in case.rivals:
@@ -154,24 +152,30 @@ def _oracle(case: Case, with_bf16: bool) -> equal.Oracle:
     return equal.oracle(_reference(case), case.inputs, case.backward, case.tolerance, with_bf16)
 
 
-def _check(
-    case: Case, name: str, make: Make, run: Any, oracle: equal.Oracle, trusted: bool, poison: bool = False
-) -> equal.Verdict:
-    """poison: overwrite what the last call returned with NaN before, so that kept results do not pass for computed."""
-    if poison and not case.in_place:
-        for array in equal.as_arrays(run()):
-            if array is not None and array.dtype.kind == "f" and array.flags.writeable:
-                array.fill(np.nan)
-    if case.in_place:  # a fresh start: its inputs have changed
+def _again(case: Case, name: str, make: Make, run: Run, oracle: equal.Oracle) -> equal.Verdict:
+    """The check after timing. What the last call returned is overwritten with NaN: kept results are not computed ones.
+
+    In place, it is a fresh start: the inputs have changed.
+    """
+    if case.in_place:
         inputs = _inputs(case)
-        run = make(*inputs)
-        results = [equal.as_arrays(inputs if (r := run()) is None else r) for _ in range(case.calls)]
-    else:
-        results = [equal.as_arrays(run()) for _ in range(case.calls)]
+        return _check(case, name, make(*inputs), inputs, oracle, name in case.rivals)
+    for array in equal.as_arrays(run()):
+        if array is not None and array.dtype.kind == "f" and array.flags.writeable:
+            array.fill(np.nan)
+    return _check(case, name, run, case.inputs, oracle, name in case.rivals)
+
+
+def _check(case: Case, name: str, run: Run, inputs: tuple, oracle: equal.Oracle, trusted: bool) -> equal.Verdict:
+    """inputs: those that `run` works on; where it writes to them and returns nothing, they are the results."""
+    results = [equal.as_arrays(inputs if (r := run()) is None else r) for _ in range(case.calls)]
     outputs = results[0] if case.calls == 1 else [np.stack([r[0] for r in results])]  # type: ignore[misc]
     if case.select is not None:
         outputs = case.select(outputs)
-    return oracle.check(outputs, "bfloat16" if name.endswith(".bf16") else "float32", not trusted and not case.prefix)
+    verdict = oracle.check(outputs, "bfloat16" if name.endswith(".bf16") else "float32", not trusted)
+    if case.ulp and verdict.equal:
+        verdict.ulp = equal.max_ulp(outputs[0], oracle.exact[0])  # type: ignore[arg-type]
+    return verdict
 
 
 def _row(case: Case, name: str, verdict: equal.Verdict, session: Session) -> Row:
@@ -180,14 +184,14 @@ def _row(case: Case, name: str, verdict: equal.Verdict, session: Session) -> Row
     touched = case.bytes if case.cached and not session.budget.cold else np.inf
     limit = limits.seconds(case.flops, case.bytes, touched, name.endswith(".bf16"))
     return {
-        "suite": case.suite, "case": case.name, "implementation": name,
+        "suite": case.suite, "case": case.name, "implementation": name, "label": case.labels.get(name, ""),
         "median_s": None, "q1_s": None, "q3_s": None, "samples": 0,
         "flops": case.flops, "bytes": case.bytes, "elements": case.elements,
         "limit_s": limit or None, "share_of_limit": None, "compute_bound": case.flops / limits.peak >= limit * 0.999,
         "max_error": verdict.max_error if np.isfinite(verdict.max_error) else None,
         "equal": verdict.equal, "problem": verdict.problem,
         "threads": threads, "cold": session.budget.cold, "ratios": {}, "load": None,
-    } | case.extra.get(name, {})  # fmt: skip
+    } | ({} if verdict.ulp is None else {"max_ulp": verdict.ulp})  # fmt: skip
 
 
 def _fill(row: Row, case: Case, name: str, times: timing.Times, session: Session) -> None:

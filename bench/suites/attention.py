@@ -27,7 +27,7 @@ SCORES = 1 << 26  # the most that the reference computes
 
 def cases(options: Options) -> Iterator[Case]:
     for B, H, T, D in options.pick(SHAPES, QUICK):
-        q, k, v = (options.normal(3, B, H, T, D)[i] for i in range(3))
+        q, k, v = options.normal(3, B, H, T, D)
         for causal in (False, True):
             case = Case(
                 "attention", f"forward ({B},{H},{T},{D}) {'causal' if causal else 'full'}", (q, k, v),

@@ -20,7 +20,7 @@ TITLE = "attention backward, full and causal"
 
 def cases(options: Options) -> Iterator[Case]:
     for B, H, T, D in options.pick(SHAPES, QUICK):
-        q, k, v, dout = (options.normal(4, B, H, T, D)[i] for i in range(4))
+        q, k, v, dout = options.normal(4, B, H, T, D)
         for causal in (False, True):
             out, lse = kernels.attention_forward(q, k, v, causal=causal)
             case = Case(

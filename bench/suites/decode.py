@@ -17,7 +17,7 @@ QUICK = [(1, 8, 1024, 64), (8, 8, 4096, 128)]
 def cases(options: Options) -> Iterator[Case]:
     for B, H, S, D in options.pick(SHAPES, QUICK):
         q = options.normal(B, H, 1, D)
-        k, v = (options.normal(2, B, H, S, D)[i] for i in range(2))
+        k, v = options.normal(2, B, H, S, D)
         yield Case(
             "decode", f"({B},{H},1 of {S},{D})", (q, k, v), "attention_forward", {"causal": True, "offset": S - 1},
             flops=4 * B * H * S * D, bytes=2 * k.nbytes,

@@ -9,7 +9,7 @@ import numpy as np
 from ..case import Case, Options
 from ..rivals import jax_family, numpy, torch_family
 
-TITLE = "embedding: gather, and scatter-add for the gradient"
+TITLE = "gather, and scatter-add for the gradient"
 SHAPE = ("tokens", "vocabulary", "width")
 SHAPES = [(768, 65, 128), (4096, 65, 384), (16384, 8192, 512)]
 QUICK = [(768, 65, 128), (16384, 8192, 512)]

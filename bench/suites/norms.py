@@ -21,7 +21,7 @@ EPS = 1e-5
 def cases(options: Options) -> Iterator[Case]:
     for rows, n in options.pick(SHAPES, QUICK):
         size = f"{rows}x{n}"
-        x, residual, dout = (options.normal(3, rows, n)[i] for i in range(3))
+        x, residual, dout = options.normal(3, rows, n)
         weight, bias = options.normal(n), options.normal(1, n)[0]
         one = x.nbytes
         yield Case(
