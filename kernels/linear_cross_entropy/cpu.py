@@ -17,7 +17,7 @@ from ..matmul import matmul
 from ..numba_setup import njit, prange
 from ..rows import exp_sum, largest, load_up_to, scale_and_shift, store_exp, store_up_to, weighted_distance
 
-CHUNK_BYTES = 1 << 22  # of logits: they and weight's next columns share the caches
+CHUNK_BYTES, LEAST = 1 << 24, 256  # logits of a chunk, which the last cache holds; but tokens enough for the products
 ALONE = 1 << 14  # logits that one thread is done with before two have started
 
 
@@ -76,8 +76,8 @@ def _all_tokens(
 
 
 def chunk_tokens(N: int, V: int, itemsize: int) -> int:
-    """Tokens of a chunk, of about one size: at least 128, as every chunk reads all of weight and dweight."""
-    most = max(128, CHUNK_BYTES // (V * itemsize))
+    """Tokens of a chunk, all of one size but the last: every chunk reads all of weight and dweight."""
+    most = max(LEAST, CHUNK_BYTES // (V * itemsize))
     chunks = max(1, -(-N // most))
     return max(1, -(-N // chunks))
 
