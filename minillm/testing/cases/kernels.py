@@ -18,6 +18,9 @@ from .case import Case, Draw, case, normal
 
 _WEIGHT = np.array([0.5, 1.0, 2.0])
 _TARGETS = np.array([2, 0, -100, 1])
+_GREYS = np.array([[0.0, 1.0, 0.3], [0.8, 1.0, 0.0]])
+_IDS = np.array([[2, 0, 2], [2, 3, 0]])
+_ANGLES = np.array([[0.0, 0.3], [1.0, 0.4], [2.0, 0.5]])
 _MASK = np.array([[True, True, False, True], [False, True, True, False], [True, False, True, True]])
 
 
@@ -152,19 +155,55 @@ def _cross_entropy(**settings: Any) -> Callable:
     return build
 
 
-def _gelu(approximate: str) -> Callable:
-    return lambda impl: (
-        lambda x: kernels.gelu_forward(x, approximate, impl=impl),
-        lambda dout, x: kernels.gelu_backward(dout, x, approximate, impl=impl),
-    )
-
-
 def _reparameterize(part: int) -> Callable:
     return lambda impl: (
         lambda mean, logvar: kernels.reparameterize_forward(mean, logvar, mean * 0 + 0.7, impl=impl)[part],
         lambda d, mean, logvar: kernels.reparameterize_backward(
             None if part else d, d if part else None, mean, logvar, mean * 0 + 0.7, impl=impl
         ),
+    )
+
+
+def _elementwise(name: str, *settings: Any, uses_inputs: bool = True) -> Callable:
+    """kernels.<name>_forward(*inputs, *settings) with kernels.<name>_backward(dout, *inputs, *settings)."""
+    forward, backward = getattr(kernels, f"{name}_forward"), getattr(kernels, f"{name}_backward")
+    return lambda impl: (
+        lambda *inputs: forward(*inputs, *settings, impl=impl),
+        lambda dout, *inputs: backward(dout, *inputs[: len(inputs) * uses_inputs], *settings, impl=impl),
+    )
+
+
+def _bce(rows: bool) -> Callable:
+    def build(impl: str) -> tuple[Callable, Callable]:
+        def forward(x):
+            return kernels.bce_forward(x, _beside(x, {"y": _GREYS})["y"], rows=rows, impl=impl)
+
+        def backward(dloss, x):
+            return kernels.bce_backward(dloss, x, _beside(x, {"y": _GREYS})["y"], impl=impl)
+
+        return forward, backward
+
+    return build
+
+
+def _embedding(impl: str) -> tuple[Callable, Callable]:
+    def ids(w):
+        return _beside(w, {"ids": _IDS})["ids"]
+
+    return (
+        lambda w: kernels.embedding_forward(ids(w), w, impl=impl),
+        lambda dout, w: kernels.embedding_backward(dout, ids(w), w.shape[0], impl=impl),
+    )
+
+
+def _rotary(impl: str) -> tuple[Callable, Callable]:
+    def angles(x):
+        given = _beside(x, {"cos": np.cos(_ANGLES), "sin": np.sin(_ANGLES)})
+        return given["cos"], given["sin"]
+
+    return (
+        lambda x: kernels.rotary_forward(x, *angles(x), impl=impl),
+        lambda dout, x: kernels.rotary_backward(dout, *angles(x), impl=impl),
     )
 
 
@@ -186,8 +225,15 @@ CASES: list[Case] = [
         "linear_cross_entropy", "smoothing, soft-cap, z-loss",
         _linear_cross_entropy(label_smoothing=0.2, softcap=3.0, z_loss=0.1), normal(4, 2), normal(3, 2),
     ),
-    *_pair("gelu", "", _gelu("none"), normal(3, 4)),
-    *_pair("gelu", "tanh", _gelu("tanh"), normal(3, 4)),
+    *_pair("gelu", "", _elementwise("gelu", "none"), normal(3, 4)),
+    *_pair("gelu", "tanh", _elementwise("gelu", "tanh"), normal(3, 4)),
+    *_pair("silu", "", _elementwise("silu"), normal(3, 7)),
+    *_pair("silu", "swiglu", _elementwise("swiglu"), normal(3, 7), normal(3, 7)),
+    *_pair("rotary", "", _rotary, normal(2, 2, 3, 4)),
+    *_pair("embedding", "repeated ids", _embedding, normal(4, 3)),
+    *_pair("dropout", "", _elementwise("dropout", 0.4, 7, 3, uses_inputs=False), normal(4, 5)),
+    *_pair("binary_cross_entropy", "", _bce(False), normal(2, 3)),
+    *_pair("binary_cross_entropy", "rows", _bce(True), normal(2, 3)),
     *_pair("reparameterize", "sample", _reparameterize(0), normal(3, 2), normal(3, 2)),
     *_pair("reparameterize", "KL", _reparameterize(1), normal(3, 2), normal(3, 2)),
 ]  # fmt: skip
