@@ -16,45 +16,23 @@ from typing import Any
 
 import numpy as np
 
+import kernels
+
 from .device import array_module_of
-
-_MULTIPLY = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1: what the key grows by each round
-_MASK = 0xFFFFFFFF
-
-
-def philox(counter: Any, key: int, xp: Any = np) -> tuple[Any, Any, Any, Any]:
-    """Four uint64 arrays that hold 32 random bits each, for an array of uint64 counters and a 64-bit key.
-
-    >>> [hex(int(w[0])) for w in philox(np.zeros(1, np.uint64), 0)]     # the paper's known answer
-    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
-    """
-    low, shift = xp.uint64(_MASK), xp.uint64(32)
-    m0, m1 = xp.uint64(_MULTIPLY[0]), xp.uint64(_MULTIPLY[1])
-    c0, c1 = counter & low, counter >> shift
-    c2 = xp.zeros_like(c0)
-    c3 = xp.zeros_like(c0)
-    k0, k1 = key & _MASK, (key >> 32) & _MASK
-    for _ in range(10):
-        p0, p1 = c0 * m0, c2 * m1  # 32 x 32 -> 64 bits
-        c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ xp.uint64(k0), p1 & low, (p0 >> shift) ^ c3 ^ xp.uint64(k1), p0 & low
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0, c1, c2, c3
 
 
 def random_bits(count: int, seed: int, position: int, xp: Any = np) -> Any:
-    """`count` random 32-bit words (uint64 array) that (seed, position) stand for."""
-    blocks = (count + 3) // 4
-    counter = xp.arange(blocks, dtype=xp.uint64) + xp.uint64(position)
-    return xp.stack(philox(counter, seed, xp), axis=1).reshape(-1)[:count]
+    """`count` random 32-bit words (uint64 array) that (seed, position) stand for.
+
+    >>> [hex(int(w)) for w in random_bits(4, 0, 0)]     # the paper's known answer
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    return kernels.philox_bits(count, seed, position, xp=xp).astype(xp.uint64)
 
 
 def uniform_at(shape: tuple[int, ...], seed: int, position: int, dtype: Any = np.float32, xp: Any = np) -> Any:
     """Uniform in [0, 1) with 24 random bits (float16: 11), as (seed, position) determine them."""
-    digits = 11 if np.dtype(dtype).itemsize == 2 else 24  # more would round up to 1
-    bits = random_bits(math.prod(shape), seed, position, xp) >> xp.uint64(32 - digits)
-    wide = xp.float64 if np.dtype(dtype) == np.float64 else xp.float32
-    return (bits.astype(wide) * (2.0**-digits)).astype(dtype).reshape(shape)
+    return kernels.philox_uniform(shape, seed, position, dtype, xp=xp)
 
 
 _generators: weakref.WeakSet[Generator] = weakref.WeakSet()  # all there are: what a checkpoint has to replay
@@ -105,14 +83,8 @@ class Generator:
     ) -> Any:
         """Array of normal numbers by Box and Muller (1958): sqrt(-2 log u1) cos(2 pi u2), and the sine beside it."""
         shape, xp = _shape(shape), array_module_of(device)
-        count = math.prod(shape)
-        half = (count + 1) // 2
-        bits = random_bits(2 * half, *self.reserve(2 * half), xp=xp)
-        u1 = (bits[:half].astype(xp.float64) + 0.5) * 2.0**-32  # never 0
-        angle = bits[half:].astype(xp.float64) * (2.0 * math.pi * 2.0**-32)
-        radius = xp.sqrt(-2.0 * xp.log(u1))
-        z = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
-        return (z * std + mean).astype(dtype).reshape(shape)
+        half = (math.prod(shape) + 1) // 2
+        return kernels.philox_normal(shape, *self.reserve(2 * half), dtype, mean=mean, std=std, xp=xp)
 
     def integers(self, low: int, high: int, shape: Any = (), device: str = "cpu") -> Any:
         """int64 array, uniform over low <= n < high; high - low at most 2**32."""

@@ -10,6 +10,7 @@ from .embedding import *
 from .gaussian import *
 from .index import *
 from .linalg import *
+from .linear_cross_entropy import *
 from .loss import *
 from .move import *
 from .norm import *

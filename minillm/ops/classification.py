@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import kernels
 
 from ..device import array_module
 from ..engine import op
+from ..recording import is_grad_enabled
 from .arrays import array_of, constant
 from .elementwise import masked_fill
 from .index import take_along_dim
@@ -48,8 +51,11 @@ def cross_entropy(
     if target.dtype.kind == "f":
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     logits, targets = _rows("cross_entropy", input, array_of(target))  # (N, C), (N,)
+    if reduction != "none" and type(targets) is np.ndarray:
+        keep_grad = getattr(input, "requires_grad", False) and is_grad_enabled()
+        return _reduced(logits, targets, ignore_index, label_smoothing, weight, reduction, keep_grad)
     rows = _cross_entropy(logits, targets, ignore_index, label_smoothing, weight)  # (N,)
-    return _reduce(rows, target.shape, targets, ignore_index, weight, reduction)
+    return reduce_rows(rows, target.shape, targets, ignore_index, weight, reduction)
 
 
 def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
@@ -59,7 +65,7 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -1
     logp, targets = _rows("nll_loss", input, array_of(target))  # (N, C), (N,)
     _check_targets(targets, logp.shape[1], ignore_index)
     rows = _picked(logp, targets, ignore_index, weight)  # (N,)
-    return _reduce(rows, target.shape, targets, ignore_index, weight, reduction)
+    return reduce_rows(rows, target.shape, targets, ignore_index, weight, reduction)
 
 
 def _picked(logp, targets, ignore_index, weight):
@@ -93,6 +99,55 @@ def _cross_entropy(logits, targets, ignore_index, label_smoothing, weight):
 def _(dout, logits, targets, ignore_index, label_smoothing, weight, lse):
     options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "weight": weight}
     return kernels.cross_entropy_backward(dout, logits, targets, lse, **options)
+
+
+# ------------------------------------------------------- the loss of a batch: its gradient is known beforehand
+
+
+def _reduced_composite(logits, targets, ignore_index, label_smoothing, weight, reduction, keep_grad):
+    rows = cross_entropy_composite(logits, targets, ignore_index, label_smoothing, weight)
+    return sum(rows) * factor_of(targets, ignore_index, weight, reduction)
+
+
+@op(composite=_reduced_composite)
+def _reduced(logits, targets, ignore_index, label_smoothing, weight, reduction, keep_grad):
+    """The mean or the sum of the rows' losses; what is kept for the backward pass is the gradient itself."""
+    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "weight": weight}
+    each = factor_of(targets, ignore_index, weight, reduction)
+    if keep_grad:
+        loss, _, dlogits = kernels.cross_entropy_with_grad(logits, targets, each, **options)
+    else:
+        loss, dlogits = kernels.cross_entropy_forward(logits, targets, **options)[0], None
+    return total_of(loss, each), {"dlogits": dlogits}
+
+
+_reduced.__name__ = "cross_entropy"  # what errors and pictures of the graph show
+
+
+@_reduced.vjp
+def _(dout, dlogits):
+    return times(dlogits, dout)
+
+
+def factor_of(targets, ignore_index, weight, reduction):
+    """What each row's loss counts: 1 for a sum; 1 / (the rows that count, each with its weight) for a mean."""
+    if reduction == "sum":
+        return 1.0
+    kept = targets != ignore_index
+    xp = array_module(targets)
+    count = float(kept.sum() if weight is None else (weight[xp.where(kept, targets, 0)] * kept).sum())
+    return 1.0 / (count if count else 1.0)
+
+
+def total_of(rows, factor):
+    """factor * the sum of the rows, added up in float64: a 0-d array."""
+    xp = array_module(rows)
+    return xp.asarray(rows.sum(dtype=xp.float64) * factor, dtype=rows.dtype)
+
+
+def times(gradient, dout):
+    """gradient * dout, dout a 0-d array: usually 1, and then there is nothing to do."""
+    return gradient if dout == 1 else gradient * dout
 
 
 def _soft_cross_entropy(input, target, weight, reduction, label_smoothing):
@@ -155,7 +210,7 @@ def _check_targets(targets, C, ignore_index):
         )
 
 
-def _reduce(rows, shape, targets, ignore_index, weight, reduction):
+def reduce_rows(rows, shape, targets, ignore_index, weight, reduction):
     """rows (N,) reduced; the mean divides by the rows that count, each with its weight (by 1 if that is nothing)."""
     if reduction == "none":
         return reshape(rows, tuple(shape))

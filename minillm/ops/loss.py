@@ -6,9 +6,12 @@ broadcast. The losses of classes are in classification.py.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+
+import kernels
 
 from ..device import array_module
 from ..engine import op
@@ -20,8 +23,8 @@ from .loss_arguments import REDUCTIONS, check_reduction, reduce, same_shape
 from .reduce import sum
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss", "kl_div", "l1_loss",
-    "mse_loss", "nll_loss", "smooth_l1_loss",
+    "bernoulli_nll", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss",
+    "kl_div", "l1_loss", "mse_loss", "nll_loss", "smooth_l1_loss",
 ]  # fmt: skip
 
 # ------------------------------------------------------------------------------------------- numbers
@@ -156,8 +159,64 @@ def binary_cross_entropy_with_logits(
     """
     loss = "binary_cross_entropy_with_logits"
     input, target = _pair(loss, input, target, reduction)
+    if weight is None and pos_weight is None and _constant_pair(input, target):
+        if reduction == "none" or 0 in (input.ndim, *input.shape):
+            return reduce(_bce_of_elements(input, target), reduction)
+        rows = bernoulli_nll(input, target)
+        return sum(rows) if reduction == "sum" else sum(rows) / math.prod(input.shape)
     pos_weight = 1 if pos_weight is None else _factor(loss, "pos_weight", pos_weight, input.shape)
     return reduce(_weighted(loss, _binary_cross_entropy_with_logits(input, target, pos_weight), weight), reduction)
+
+
+def _elements_composite(logits, targets):
+    return _binary_cross_entropy_with_logits(logits, targets, 1)
+
+
+@op(composite=_elements_composite)
+def _bce_of_elements(logits, targets):
+    return kernels.bce_forward(logits, targets)
+
+
+@_bce_of_elements.vjp
+def _(dout, logits, targets):
+    return kernels.bce_backward(dout, logits, targets)
+
+
+def _rows_composite(logits, targets):
+    return sum(_elements_composite(logits, targets), -1)
+
+
+@op(composite=_rows_composite)
+def _bce_of_rows(logits, targets):
+    return kernels.bce_forward(logits, targets, rows=True)
+
+
+@_bce_of_rows.vjp
+def _(dout, logits, targets):
+    return kernels.bce_backward(dout, logits, targets)
+
+
+def bernoulli_nll(logits: Any, targets: Any) -> Any:
+    """-log p(targets) of independent Bernoulli variables, p = sigmoid(logits), summed over the last axis.
+
+    logits, targets (..., N) -> (...).
+
+    The reconstruction loss of an autoencoder of black and white images, in one pass. Greys count as probabilities.
+
+    >>> bernoulli_nll(np.zeros((1, 3)), np.array([[0.0, 1.0, 0.5]])).round(4)      # 3 log 2
+    array([2.0794])
+    """
+    logits, targets = _pair("bernoulli_nll", logits, targets, "none")
+    if not logits.ndim:
+        raise ValueError("bernoulli_nll: logits have shape (); expected (..., N), to be summed over the last axis")
+    if not _constant_pair(logits, targets):
+        return sum(_binary_cross_entropy_with_logits(logits, targets, 1), -1)
+    return _bce_of_rows(logits, targets)
+
+
+def _constant_pair(input, target):
+    """Whether the kernel can have them: one dtype, and no gradient for the target."""
+    return input.dtype == target.dtype and input.dtype.kind == "f" and not getattr(target, "requires_grad", False)
 
 
 @op(broadcasting=True)

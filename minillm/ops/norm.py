@@ -65,7 +65,7 @@ def add_layer_norm(
     bias: Any = None,
     eps: float = 1e-5,
 ) -> Any:
-    """(layer_norm(total), total) with total = x + residual: what a residual stream does between two layers, in one pass.
+    """(layer_norm(total), total) with total = x + residual: what a residual stream does at a layer, in one pass.
 
     x, residual (..., *normalized_shape), of one shape; the other arguments as in `layer_norm`.
     """
