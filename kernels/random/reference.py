@@ -28,7 +28,7 @@ def philox_bits(count: int, seed: int, position: int, xp: Any) -> Any:
         p0, p1 = c0 * u64(M0), c2 * u64(M1)  # 32 x 32 -> 64 bits
         c0, c1, c2, c3 = (p1 >> high) ^ c1 ^ u64(k0), p1 & low, (p0 >> high) ^ c3 ^ u64(k1), p0 & low
         k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
-    return xp.stack([c0, c1, c2, c3], axis=1).reshape(-1)[:count].astype(xp.uint32)
+    return xp.stack((c0, c1, c2, c3), axis=1).reshape(-1)[:count].astype(xp.uint32)
 
 
 def philox_uniform(shape: tuple[int, ...], seed: int, position: int, dtype: Any, xp: Any) -> Any:
@@ -45,5 +45,5 @@ def philox_normal(
     words = philox_bits(2 * half, seed, position, xp).astype(xp.float64)
     radius = xp.sqrt(-2.0 * xp.log((words[:half] + 0.5) * 2.0**-32))
     angle = words[half:] * (2.0 * math.pi * 2.0**-32)
-    z = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:size]
+    z = xp.concatenate((radius * xp.cos(angle), radius * xp.sin(angle)))[:size]
     return (z * std + mean).astype(dtype).reshape(shape)

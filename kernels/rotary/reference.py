@@ -15,7 +15,7 @@ def rotary_forward(x: Any, cos: Any, sin: Any) -> Any:
     xp = array_module(x)
     half = x.shape[-1] // 2
     x1, x2 = x[..., :half].astype(xp.float64), x[..., half:].astype(xp.float64)  # (B, H, T, D/2)
-    return xp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1).astype(x.dtype)
+    return xp.concatenate((x1 * cos - x2 * sin, x2 * cos + x1 * sin), axis=-1).astype(x.dtype)
 
 
 def rotary_backward(dout: Any, cos: Any, sin: Any) -> Any:

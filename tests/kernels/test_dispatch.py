@@ -169,7 +169,7 @@ def _method(name):
     return lambda self, *other: _on_device(getattr(self.values, name))(*other)
 
 
-for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or"):
+for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or", "xor", "rshift"):
     setattr(DeviceArray, f"__{_name}__", _method(f"__{_name}__"))
     setattr(DeviceArray, f"__r{_name}__", _method(f"__r{_name}__"))
 for _name in ("neg", "abs", "invert", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "bool", "int", "float"):
@@ -209,6 +209,17 @@ def _calls():
         ),
         "reparameterize_forward": (lambda *a: kernels.reparameterize_forward(*a), (x, y, z)),
         "reparameterize_backward": (lambda *a: kernels.reparameterize_backward(*a), (w, column, x, y, z)),
+        "silu_forward": (kernels.silu_forward, (x,)),
+        "silu_backward": (kernels.silu_backward, (y, x)),
+        "swiglu_backward": (kernels.swiglu_backward, (y, x, z)),
+        "dropout_forward": (lambda a: kernels.dropout_forward(a, 0.3, 1, 2), (x,)),
+        "bce_forward": (lambda *a: kernels.bce_forward(*a, rows=True), (x, y)),
+        "bce_backward": (kernels.bce_backward, (column, x, y)),
+        "rotary_forward": (kernels.rotary_forward, (x[:, None, None, :6], y[:1, :3], z[:1, :3])),
+        "embedding_forward": (lambda i, a: kernels.embedding_forward(i, a), (np.array([2, 0, 2]), x)),
+        "adamw_flat": (
+            lambda *a: kernels.adamw_flat(*a, lr=0.1, step=1, weight_decay=[(1, 3, 0.1)]) or a, (row, -row, row, row)
+        ),
         "adamw_step": (lambda *a: kernels.adamw_step(*a, lr=0.1, step=1) or a, (x, y, z, abs(w))),
     }  # fmt: skip
 
