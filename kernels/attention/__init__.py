@@ -17,6 +17,14 @@ Which keys query i sees (all three must hold):
     window = w   j > i + offset - w          w >= 1; with causal: the w newest keys, itself included
     bias         True, or not -inf
 
+Two more options:
+
+    dropout_p    each weight is dropped (0) with this probability, or divided by 1 - dropout_p. Kept is what
+                 `philox_uniform((B, H, T, S), seed, position)` >= dropout_p keeps; no mask is stored. With the seed and
+                 position of the forward call the backward pass drops the same
+    bf16         products of operands rounded to bfloat16 with float32 sums; softmax, inputs and results stay float32.
+                 Twice as fast where the CPU multiplies bfloat16 (AVX512_BF16), an error where it does not
+
 What a query does not see has no part in its result, not even as 0 * NaN: NaN or 1e30 in a masked key stays there. A
 query that sees nothing gives out = 0, lse = -inf and zero gradients.
 
@@ -32,6 +40,7 @@ from typing import Any
 from ..arrays import array_module, is_array
 from ..checks import check_arrays, check_shape
 from ..dispatch import implementation
+from ..random import check_key
 
 MAX_HEAD_DIM = 256
 
@@ -46,6 +55,10 @@ def attention_forward(
     window: int | None = None,
     bias: Any = None,
     scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int = 0,
+    position: int = 0,
+    bf16: bool = False,
     impl: str | None = None,
 ) -> tuple[Any, Any]:
     """Attention of queries q (B, H, T, D) over keys and values k, v (B, H_kv, S, D): (out, lse).
@@ -60,7 +73,8 @@ def attention_forward(
     [0.0, 0.5]
     """
     bias, options = _check(q, k, v, causal, offset, window, bias, scale)
-    module = implementation("attention", impl, q)
+    options |= _check_extras(q, dropout_p, seed, position, bf16)
+    module = _implementation(impl, q, options)
     if q.size == 0 or k.size == 0:  # nobody asks, or nothing to see
         xp = array_module(q)
         return xp.zeros(q.shape, q.dtype), xp.full(q.shape[:3], -xp.inf, q.dtype)
@@ -80,6 +94,10 @@ def attention_backward(
     window: int | None = None,
     bias: Any = None,
     scale: float | None = None,
+    dropout_p: float = 0.0,
+    seed: int = 0,
+    position: int = 0,
+    bf16: bool = False,
     impl: str | None = None,
 ) -> tuple[Any, Any, Any]:
     """Gradients (dq, dk, dv), in the shapes of q, k, v, from dout (B, H, T, D) and what `attention_forward` returned.
@@ -87,11 +105,12 @@ def attention_backward(
     The options must be those of the forward call.
     """
     bias, options = _check(q, k, v, causal, offset, window, bias, scale)
+    options |= _check_extras(q, dropout_p, seed, position, bf16)
     check_arrays("attention", q=q, dout=dout, out=out, lse=lse)
     check_shape("attention", "dout", dout, q.shape, "the shape of q")
     check_shape("attention", "out", out, q.shape, "the shape of q")
     check_shape("attention", "lse", lse, q.shape[:3], "one for each query")
-    module = implementation("attention", impl, q)
+    module = _implementation(impl, q, options)
     if q.size == 0 or k.size == 0:
         xp = array_module(q)
         return xp.zeros(q.shape, q.dtype), xp.zeros(k.shape, k.dtype), xp.zeros(v.shape, v.dtype)
@@ -129,6 +148,26 @@ def _check(
         "scale": D**-0.5 if scale is None else float(scale),
     }
     return bias, options
+
+
+def _check_extras(q: Any, p: float, seed: int, position: int, bf16: bool) -> dict[str, Any]:
+    """dropout and bf16, as far as they were asked for."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"attention: dropout_p is the probability of a zero, from 0 to 1; got {p}")
+    check_key("attention", seed, position)
+    if bf16 and q.dtype != "float32":
+        raise TypeError(f"attention: bf16=True multiplies rounded float32 numbers; q is {q.dtype}")
+    return ({"dropout": (float(p), int(seed), int(position))} if p else {}) | ({"bf16": True} if bf16 else {})
+
+
+def _implementation(impl: str | None, q: Any, options: dict[str, Any]) -> Any:
+    """The CUDA kernel knows neither dropout nor bf16: the reference takes its place unless it was asked for by name."""
+    module = implementation("attention", impl, q)
+    if not module.__name__.endswith("cuda") or not options.keys() & {"dropout", "bf16"}:
+        return module
+    if impl == "cuda":
+        raise NotImplementedError("attention: the CUDA kernel has no dropout_p and no bf16 yet; pass impl='reference'")
+    return implementation("attention", "reference", q)
 
 
 def _check_bias(bias: Any, q: Any, full: tuple[int, ...]) -> Any:

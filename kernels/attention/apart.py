@@ -1,9 +1,9 @@
 """Functions that are compiled once and called by address.
 
-Numba compiles a function again inside everything that calls it, and the body of a `prange` loop three times over. For the
-blocks of the attention kernels, with all their unrolled tiles, that is seconds each time. What `Apart` makes of such a
-function compiles to the call of a symbol. `link` compiles the function and says where the symbol is; that has to come
-before the caller is compiled or loaded from the cache.
+Numba compiles a function again inside everything that calls it, and the body of a `prange` loop three times over. For
+the blocks of the attention kernels, with all their unrolled tiles, that is seconds each time. What `Apart` makes of
+such a function compiles to the call of a symbol. `link` compiles the function and says where the symbol is; that has to
+come before the caller is compiled or loaded from the cache.
 """
 
 from __future__ import annotations

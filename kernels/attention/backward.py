@@ -18,14 +18,15 @@ do not depend on the threads.
 
 from __future__ import annotations
 
-from numba import get_thread_id, types
+from numba import get_thread_id
 
 from .. import simd
 from ..numba_setup import njit, prange
-from ..vector.types import Pointer
+from . import signatures
 from .apart import Apart
+from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step, spread
-from .softmax import LN2, LOG2_E, RULE, add_bias, hide, seen, softmax_backward_row
+from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
 from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
 
 BLOCK_Q = 64
@@ -72,8 +73,8 @@ def _of_queries(work, block_k, width):
 
 @njit(no_cpython_wrapper=True)
 def _pair(
-    dout, dout_row, q, q_row, out, out_row, lse, bias, bias_sizes, has_bias, rule, scale, work, dq, first, j, T, S, D,
-    width, finite_k,
+    dout, dout_row, q, q_row, out, out_row, lse, bias, bias_sizes, has_bias, rule, scale, drop, word, pairs,
+    keep, work, dq, first, j, T, S, D, width, finite_k,
 ):  # fmt: skip
     """A block of queries (first, ...) and a block of keys (j, ...): adds to dq, dk_ and dv_."""
     causal, offset, window = rule
@@ -115,7 +116,12 @@ def _pair(
                 add_bias(s_i, left, to, extra, step, right)
             from_key, to_key = seen(first + i, S, rule)
             hide(s_i, left, to, from_key - j, min(to_key - j, count))
+            if drop[2] > 0:
+                draw_row(keep, pairs, word + (first + i) * S + j + left, to - left, drop)
+                drop_row(ds_i + left, keep, to - left)
             softmax_backward_row(s_i, ds_i, left, to, spread(lse, i), simd.load(delta, i * lanes))
+            if drop[2] > 0:
+                drop_row(s_i + left, keep, to - left)
             for x in (s_i, ds_i):  # keys that none of these queries sees
                 clear_rows(x, 0, 0, 1, left)
                 clear_rows(x + to, 0, 0, 1, block_k - to)
@@ -139,18 +145,14 @@ def _pair(
                     multiply_seen(a + at_k, 1, block_k, b + at, panel, width, x, width, vectors, high - low)
 
 
-def _pair_signature(number):
-    p, i = Pointer(number), types.intp
-    arrays = p, i, p, i, p, i, p, p, types.UniTuple(i, 2), types.boolean
-    return (*arrays, RULE, types.float64, p, p, i, i, i, i, i, i, types.boolean)
-
-
-pair = Apart(_pair, _pair_signature)
+pair = Apart(_pair, signatures.pair)
 _pair_apart = pair.call
 
 
 @njit(no_cpython_wrapper=True)
-def _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dk, dv, b, g, part):
+def _part(
+    dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs, keep, work, partial, dk, dv, b, g, part
+):  # fmt: skip
     """Part `part` of the key blocks of kv head g."""
     H, T, D = q.shape[1:]
     group, S, (parts, width) = H // k.shape[1], k.shape[2], (partial.shape[0], partial.shape[4])
@@ -181,8 +183,9 @@ def _part(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, d
                 _pair_apart((
                     row_at(dout, b, h, first), row_step(dout), row_at(q, b, h, first), row_step(q),
                     row_at(out, b, h, first), row_step(out), simd.pointer(lse) + ((b * H + h) * T + first),
-                    row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias, rule, scale, work,
-                    dq + ((h - g * group) * size + first * width), first, j, T, S, D, width, finite,
+                    row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias, rule, scale,
+                    drop, (b * H + h) * T * S, pairs, keep, work, dq + ((h - g * group) * size + first * width),
+                    first, j, T, S, D, width, finite,
                 ))  # fmt: skip
         for i in range(count):
             for d in range(0, D, lanes):
@@ -208,24 +211,22 @@ def _sum_parts(partial, scale, dq, b, h):
             simd.store_tail(to, i * row_step(dq) + d, total * scale, D - d)
 
 
-def _part_signature(number):
-    p, i, given, made = Pointer(number), types.intp, types.Array(number, 4, "A", readonly=True), types.Array(number, 4, "A")
-    lse, bias, partial = (types.Array(number, n, "C", readonly=n < 5) for n in (3, 4, 5))
-    return (*(given,) * 5, lse, bias, types.boolean, RULE, types.float64, p, partial, made, made, i, i, i)
-
-
-part = Apart(_part, _part_signature)
+part = Apart(_part, signatures.part)
 _part_apart = part.call
 
 
 @njit(parallel=True)
-def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, work, partial, dq, dk, dv):
+def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs, keep, work, partial, dq, dk, dv):
     """partial: (parts, B, H, T up to a multiple of ROWS, D up to whole vectors)"""
     B, H, _T = lse.shape
     heads_kv, parts = k.shape[1], partial.shape[0]
     for task in prange(B * heads_kv * parts):
         b, g, n = task // (heads_kv * parts), task // parts % heads_kv, task % parts
-        thread = simd.pointer(work) + get_thread_id() * work.shape[1]
-        _part_apart((dout, q, k, v, out, lse, bias, has_bias, rule, scale, thread, partial, dk, dv, b, g, n))
+        thread = get_thread_id()
+        mine = simd.pointer(work) + thread * work.shape[1]
+        _part_apart((
+            dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs[thread], keep[thread], mine, partial,
+            dk, dv, b, g, n,
+        ))  # fmt: skip
     for task in prange(B * H):
         _sum_parts(partial, scale, dq, task // H, task % H)

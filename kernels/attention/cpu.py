@@ -14,19 +14,28 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
 
 from .. import simd
 from ..checks import contiguous
+from . import signatures
 from .backward import backward, backward_parts, backward_words, pair, part
+from .dropout import drop_options
 from .forward import block, forward, forward_words
 from .limits import small
-from .softmax import RULE
 from .tiles import ROWS
 
 
 def attention_forward(
-    q: Any, k: Any, v: Any, bias: Any, *, causal: bool, offset: int, window: int | None, scale: float
+    q: Any,
+    k: Any,
+    v: Any,
+    bias: Any,
+    *,
+    causal: bool,
+    offset: int,
+    window: int | None,
+    scale: float,
+    dropout: tuple[float, int, int] | None = None,
 ) -> tuple[Any, Any]:
     """See `kernels.attention`, which checks the arguments. (out (B, H, T, D), lse (B, H, T))."""
     (B, H, T, D), S = q.shape, k.shape[2]
@@ -35,7 +44,8 @@ def attention_forward(
     out, lse = _like(q), np.empty((B, H, T), q.dtype)
     work = _workspace(q.dtype, forward_words(T, S, width))
     rule = _rule(T, S, causal, offset, window)
-    _compiled(forward, q.dtype)(q, k, v, *_plain_bias(bias, q), rule, scale, work, out, lse)
+    drop = _dropout(q.dtype, dropout)
+    _compiled(forward, q.dtype)(q, k, v, *_plain_bias(bias, q), rule, scale, *drop, work, out, lse)
     return out, lse
 
 
@@ -52,6 +62,7 @@ def attention_backward(
     offset: int,
     window: int | None,
     scale: float,
+    dropout: tuple[float, int, int] | None = None,
 ) -> tuple[Any, Any, Any]:
     """See `kernels.attention`. (dq (B, H, T, D), dk (B, H_kv, S, D), dv (B, H_kv, S, D))."""
     (B, H, T, D), (heads_kv, S) = q.shape, k.shape[1:3]
@@ -61,8 +72,9 @@ def attention_backward(
     work = _workspace(q.dtype, backward_words(S, width))
     partial = np.empty((backward_parts(B * heads_kv, S, width), B, H, -(-T // ROWS) * ROWS, width), q.dtype)
     rule = _rule(T, S, causal, offset, window)
-    arguments = dout, q, k, v, out, contiguous(lse), *_plain_bias(bias, q), rule, scale, work, partial
-    _compiled(backward, q.dtype)(*arguments, dq, dk, dv)
+    arguments = dout, q, k, v, out, contiguous(lse), *_plain_bias(bias, q), rule, scale
+    drop = _dropout(q.dtype, dropout)
+    _compiled(backward, q.dtype)(*arguments, *drop, work, partial, dq, dk, dv)
     return dq, dk, dv
 
 
@@ -73,7 +85,7 @@ def _width(D: int, dtype: np.dtype) -> int:
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
-    """x itself if each row of D numbers lies together in memory, as in (B, T, H, D) seen as (B, H, T, D); else a copy."""
+    """x itself if each row of D numbers lies together, as in (B, T, H, D) seen as (B, H, T, D); else a copy."""
     rows = x.strides[3] == x.itemsize or x.shape[3] == 1
     whole = all(stride % x.itemsize == 0 for stride in x.strides)
     return x if rows and whole and x.flags.aligned else np.array(x, order="C")
@@ -110,8 +122,8 @@ _kept: dict[np.dtype, np.ndarray] = {}
 
 
 def _workspace(dtype: np.dtype, words: int) -> np.ndarray:
-    """(threads, at least `words`) numbers, uninitialised, each thread's at a cache line; kept for the next call, because
-    fresh memory costs a page fault for every 4 KB."""
+    """(threads, at least `words`) numbers, uninitialised, each thread's at a cache line; kept for the next call,
+    because fresh memory costs a page fault for every 4 KB."""
     threads = numba.get_num_threads()
     kept = _kept.get(dtype)
     if kept is None or kept.shape[0] < threads or kept.shape[1] < words:
@@ -123,24 +135,23 @@ def _workspace(dtype: np.dtype, words: int) -> np.ndarray:
     return kept
 
 
+def _dropout(dtype: np.dtype, dropout: tuple[float, int, int] | None) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The options, and for each thread room for the words and factors of a row of scores."""
+    return drop_options(dropout), *_room(dtype, numba.get_num_threads())
+
+
+@cache
+def _room(dtype: np.dtype, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.empty((threads, 136), np.uint64), np.empty((threads, 256), dtype)
+
+
 @cache
 def _compiled(kernel: Any, dtype: np.dtype) -> Any:
-    """The kernel, compiled for arrays of any strides, read-only or not: Numba would make a version for each layout."""
+    """`forward` or `backward`, compiled for a dtype. Calls take what there is; see signatures.py."""
     number = numba.from_dtype(dtype)
-
-    def array(ndim: int, layout: str = "C", readonly: bool = False) -> types.Array:
-        return types.Array(number, ndim, layout, readonly)
-
-    given, made = array(4, "A", readonly=True), array(4, "A")
-    options = array(4, readonly=True), types.boolean, RULE
-    options = (*options, types.float64, array(2))  # bias, has_bias, rule, scale, work
-    signature = {
-        forward: (given,) * 3 + options + (made, array(3)),
-        backward: (given,) * 5 + (array(3, readonly=True),) + options + (array(5),) + (made,) * 3,
-    }[kernel]
     for inner in (block,) if kernel is forward else (pair, part):
         inner.link(number)
     kernel.disable_compile(False)
-    kernel.compile(signature)
+    kernel.compile((signatures.forward if kernel is forward else signatures.backward)(number))
     kernel.disable_compile()
     return kernel

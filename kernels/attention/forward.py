@@ -13,15 +13,16 @@ Nothing of size T x S exists, and nothing is shared between tasks.
 from __future__ import annotations
 
 import numpy as np
-from numba import get_thread_id, types
+from numba import get_thread_id
 
 from .. import simd
 from ..numba_setup import njit, prange
-from ..vector.types import Pointer
+from . import signatures
 from .apart import Apart
+from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
-from .softmax import LN2, LOG2_E, RULE, add_bias, hide, seen, softmax_row
-from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
+from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
+from .tiles import ROWS, WIDE, multiply, multiply_seen
 
 
 @njit
@@ -40,8 +41,9 @@ def forward_words(T, S, width):
 
 @njit(no_cpython_wrapper=True)
 def _block(
-    q, q_row, k, k_row, v, v_row, T, S, D, first, rule, scale, bias, bias_sizes, has_bias, work, out, out_row, lse
-):
+    q, q_row, k, k_row, v, v_row, T, S, D, first, rule, scale, bias, bias_sizes, has_bias, drop, word, pairs, keep,
+    work, out, out_row, lse,
+):  # fmt: skip
     """Queries first, first + 1, ... of a head."""
     lanes = simd.lanes(work)
     vectors = (D + lanes - 1) // lanes
@@ -89,6 +91,9 @@ def _block(
                 start, stop = seen(first + i, S, rule)
                 hide(s, left, to, start - j, min(stop - j, count))
                 softmax_row(s, left, to, m_ + i * lanes, l_ + i * lanes, o_ + i * width, width)
+                if drop[2] > 0:
+                    draw_row(keep, pairs, word + (first + i) * S + j + left, to - left, drop)
+                    drop_row(s + left, keep, to - left)
             o = o_ + r * width
             if finite:
                 multiply(s_ + left, block_k, 1, values + left * width, panel, width, o, width, o, width, 1,
@@ -106,17 +111,12 @@ def _block(
             simd.store_tail(out + i * out_row, d, simd.load(o_, i * width + d) * factor, D - d)
 
 
-def _signature(number):
-    p, i = Pointer(number), types.intp
-    return p, i, p, i, p, i, i, i, i, i, RULE, types.float64, p, types.UniTuple(i, 2), types.boolean, p, p, i, p
-
-
-block = Apart(_block, _signature)
+block = Apart(_block, signatures.block)
 _block_apart = block.call
 
 
 @njit(parallel=True)
-def forward(q, k, v, bias, has_bias, rule, scale, work, out, lse):
+def forward(q, k, v, bias, has_bias, rule, scale, drop, pairs, keep, work, out, lse):
     B, H, T, D = q.shape
     group, S = H // k.shape[1], k.shape[2]
     lanes = simd.lanes(work)
@@ -130,6 +130,7 @@ def forward(q, k, v, bias, has_bias, rule, scale, work, out, lse):
             row_at(q, b, h, first), row_step(q), row_at(k, b, h // group, 0), row_step(k),
             row_at(v, b, h // group, 0), row_step(v), T, S, D, first, rule, scale,
             row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias,
+            drop, (b * H + h) * T * S, pairs[get_thread_id()], keep[get_thread_id()],
             simd.pointer(work) + get_thread_id() * work.shape[1], row_at(out, b, h, first), row_step(out),
             simd.pointer(lse) + ((b * H + h) * T + first),
         ))  # fmt: skip

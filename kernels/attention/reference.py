@@ -19,6 +19,8 @@ backward, from dout, in matrices:
     dQ = scale dS K
     dK = scale dS^T Q
 
+With dropout the weights are p_ij keep_ij / (1 - dropout_p), in out, dV and dP; lse is of p itself.
+
 The whole (T, S) array of scores is in memory here; the other implementations never hold it.
 """
 
@@ -29,13 +31,26 @@ from typing import Any
 import numpy as np
 
 from ..arrays import array_module
+from ..matmul.reference import round_to_bf16
+from ..random.reference import philox_uniform
 
 
 def attention_forward(
-    q: Any, k: Any, v: Any, bias: Any, *, causal: bool, offset: int, window: int | None, scale: float
+    q: Any,
+    k: Any,
+    v: Any,
+    bias: Any,
+    *,
+    causal: bool,
+    offset: int,
+    window: int | None,
+    scale: float,
+    dropout: tuple[float, int, int] | None = None,
+    bf16: bool = False,
 ) -> tuple[Any, Any]:
     """See `kernels.attention`, which checks the arguments. (out (B, H, T, D), lse (B, H, T))."""
     xp = array_module(q)
+    q, k, v = _rounded(bf16, q, k, v)
     k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, D)
     s, seen = _scores(q, k, bias, causal, offset, window, scale)  # (B, H, T, S)
     top = s.max(axis=-1, keepdims=True)  # (B, H, T, 1): the largest exponent becomes exp(0)
@@ -44,7 +59,9 @@ def attention_forward(
     total = p.sum(axis=-1, keepdims=True)  # (B, H, T, 1); 0 where nothing is seen
     none = total == 0
     total = xp.where(none, 1, total).astype(q.dtype)
-    out = _product(p / total, v, seen)  # (B, H, T, D)
+    weights, kept = _drop(p / total, dropout)  # (B, H, T, S)
+    (weights,) = _rounded(bf16, weights)
+    out = _product(weights, v, seen & kept)  # (B, H, T, D)
     lse = xp.where(none, -xp.inf, top + xp.log(total)).astype(q.dtype)
     return out, lse[..., 0]
 
@@ -62,18 +79,23 @@ def attention_backward(
     offset: int,
     window: int | None,
     scale: float,
+    dropout: tuple[float, int, int] | None = None,
+    bf16: bool = False,
 ) -> tuple[Any, Any, Any]:
     """See `kernels.attention`. (dq (B, H, T, D), dk (B, H_kv, S, D), dv (B, H_kv, S, D))."""
     xp = array_module(q)
+    delta = (dout * out).sum(axis=-1, keepdims=True)  # (B, H, T, 1)
+    q, k, v, dout = _rounded(bf16, q, k, v, dout)
     shared = k.shape  # (B, H_kv, S, D)
     k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, D)
     s, seen = _scores(q, k, bias, causal, offset, window, scale)  # (B, H, T, S)
     p = xp.where(seen, xp.exp(s - xp.where(lse == -xp.inf, 0, lse).astype(q.dtype)[..., None]), 0).astype(q.dtype)
-    delta = (dout * out).sum(axis=-1, keepdims=True)  # (B, H, T, 1)
-    with np.errstate(over="ignore", invalid="ignore"):  # in masked values, which the next line drops
-        dp = dout @ v.swapaxes(-1, -2)  # (B, H, T, S)
+    weights, kept = _drop(p, dropout)  # (B, H, T, S)
+    with np.errstate(over="ignore", invalid="ignore"):  # in masked values, which the next lines drop
+        dp, _ = _drop(dout @ v.swapaxes(-1, -2), dropout)  # (B, H, T, S)
         ds = xp.where(seen, p * (dp - delta), 0).astype(q.dtype)  # (B, H, T, S)
-    dv = _product(p.swapaxes(-1, -2), dout, seen.swapaxes(-1, -2))  # (B, H, S, D)
+    weights, ds = _rounded(bf16, weights, ds)
+    dv = _product(weights.swapaxes(-1, -2), dout, (seen & kept).swapaxes(-1, -2))  # (B, H, S, D)
     dq = scale * _product(ds, k, seen)  # (B, H, T, D)
     dk = scale * _product(ds.swapaxes(-1, -2), q, seen.swapaxes(-1, -2))  # (B, H, S, D)
     return dq, _sum_groups(dk, shared), _sum_groups(dv, shared)
@@ -97,6 +119,21 @@ def _scores(q: Any, k: Any, bias: Any, causal: bool, offset: int, window: int | 
             s = s + xp.where(bias == -xp.inf, 0, bias).astype(q.dtype)
     seen = xp.broadcast_to(seen, s.shape)
     return xp.where(seen, s, -xp.inf).astype(q.dtype), seen
+
+
+def _drop(x: Any, dropout: tuple[float, int, int] | None) -> tuple[Any, Any]:
+    """x (B, H, T, S) / (1 - p) where it is kept, else 0; and kept. The same numbers as dropout of an array x."""
+    xp = array_module(x)
+    if dropout is None:
+        return x, xp.ones((1, 1, 1, 1), dtype=bool)
+    p, seed, position = dropout
+    kept = philox_uniform(x.shape, seed, position, xp.dtype(xp.float32), xp) >= xp.float32(p)
+    return xp.where(kept, x * (1 / (1 - p) if p < 1 else 0.0), 0).astype(x.dtype), kept
+
+
+def _rounded(bf16: bool, *arrays: Any) -> tuple[Any, ...]:
+    """With bf16 the operands of products are rounded to bfloat16; sums, softmax and delta are not."""
+    return tuple(round_to_bf16(x) for x in arrays) if bf16 else arrays
 
 
 def _product(weights: Any, x: Any, seen: Any) -> Any:

@@ -20,7 +20,6 @@ from .pack import spread
 from .tiles import INNER
 
 LN2, LOG2_E = math.log(2.0), math.log2(math.e)
-RULE = types.Tuple((types.boolean, types.intp, types.intp))  # causal, offset, window
 
 
 def exp2(x):

@@ -13,10 +13,13 @@ B is walked in panels of WIDE vectors: `b_panel` numbers from one panel to the n
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import simd
 from ..numba_setup import njit
 
-INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # only kernels call it: a third less to compile
+# Options of functions that only kernels call: less to compile.
+INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # A tile of 8 x 2 vectors has 16 sums in registers, enough to hide the latency of fma, and 10 loads for 16 fmas. Wider
 # ones are no faster here, and two vectors fit head dims of 32, 64, 128. CPUs with 16 registers take 4 x 3.

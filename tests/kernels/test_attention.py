@@ -9,61 +9,13 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from attention_oracle import NAMES, check, inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.attention import attention_backward, attention_forward, cuda
 
 ON_CPU = ["reference", "cpu"]
-NAMES = ("out", "lse", "dq", "dk", "dv")
-
-
-# The oracle: one query at a time, over a list of the keys it sees ----------------------------------
-
-
-def oracle(dout, q, k, v, causal=False, offset=0, window=None, bias=None, scale=None, dtype=np.float64):
-    """Results in `dtype`, and next to each a bound: the sum of the absolute values of the terms it is made of, times
-    the size of the exponent, which turns the rounding of a score into a relative error of its exp."""
-    dout, q, k, v = (x.astype(dtype) for x in (dout, q, k, v))
-    B, H, T, D = q.shape
-    S, group = k.shape[2], H // k.shape[1]
-    scale = dtype(1 / np.sqrt(D) if scale is None else scale)
-    if bias is not None:
-        bias = np.broadcast_to(bias, (B, H, T, S))
-    results = [np.zeros(q.shape, dtype), np.full((B, H, T), -np.inf, dtype), *(np.zeros_like(x) for x in (q, k, v))]
-    bounds = [np.zeros(x.shape) for x in results]
-    for b, h, i in np.ndindex(B, H, T):
-        keys = [j for j in range(S) if not (causal and j > i + offset) and not (window and j <= i + offset - window)]
-        if bias is not None:
-            keys = [j for j in keys if (bias[b, h, i, j] if bias.dtype == bool else bias[b, h, i, j] > -np.inf)]
-        if not keys:
-            continue
-        g, q_i, do = h // group, q[b, h, i], dout[b, h, i]
-        K, V = k[b, g, keys], v[b, g, keys]
-        s = K @ q_i * scale
-        if bias is not None and bias.dtype != bool:
-            s = s + bias[b, h, i, keys].astype(dtype)
-        lse = s.max() + np.log(np.exp(s - s.max()).sum())
-        p = np.exp(s - lse)
-        dp = V @ do
-        ds = scale * p * (dp - p @ dp)
-        rows = (p @ V, lse, ds @ K, np.outer(ds, q_i), np.outer(p, do))
-        rounding = np.abs(s).max() + (np.abs(K) @ np.abs(q_i)).max() * abs(scale) + 1
-        dp = np.abs(V) @ np.abs(do)
-        ds = abs(scale) * p * (dp + p @ dp)
-        sizes = (p @ np.abs(V), 1, ds @ np.abs(K), np.outer(ds, np.abs(q_i)), np.outer(p, np.abs(do)))
-        for arrays, (out, total, dq, dk, dv) in ((results, rows), (bounds, [size * rounding for size in sizes])):
-            arrays[0][b, h, i], arrays[1][b, h, i], arrays[2][b, h, i] = out, total, dq
-            arrays[3][b, g, keys] += dk
-            arrays[4][b, g, keys] += dv
-    return results, bounds
-
-
-def inputs(B=2, H=2, T=33, S=None, D=8, heads_kv=None, dtype=np.float32, seed=0):
-    """dout, q, k, v."""
-    rng = np.random.default_rng(seed)
-    kv = (B, heads_kv or H, T if S is None else S, D)
-    return [rng.standard_normal(shape).astype(dtype) for shape in ((B, H, T, D), (B, H, T, D), kv, kv)]
 
 
 # Implementations: reference and cpu; the CUDA kernel compiled for the CPU; the CUDA kernel on a GPU
@@ -89,23 +41,6 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
         return [x.get() for x in results] if impl == "cuda" else results
 
     return run
-
-
-def check(results, dout, q, k, v, **options):
-    """err <= 2 x (3 x for gradients) the error of the same formula in plain float32, + 4 eps x the sum of the terms'
-    sizes: the plain version may be exact by luck, and each term is rounded in a few operations."""
-    want, bounds = oracle(dout, q, k, v, **options)
-    plain, _ = oracle(dout, q, k, v, **options, dtype=q.dtype.type)
-    eps = np.finfo(q.dtype).eps
-    for name, x, exact, low, bound in zip(NAMES, results, want, plain, bounds):
-        assert x.dtype == q.dtype and x.shape == exact.shape, name
-        empty = exact == -np.inf  # lse of a query that sees nothing: the same, not only as near
-        assert np.array_equal(x == -np.inf, empty), name
-        exact, low, x = (np.where(empty, 0, y).astype(np.float64) for y in (exact, low, x))
-        allowed = (2 if name in ("out", "lse") else 3) * np.abs(low - exact) + 4 * eps * bound
-        excess = np.abs(x - exact) - allowed
-        worst = np.unravel_index(np.argmax(excess), excess.shape) if excess.size else ()
-        assert (excess <= 0).all(), f"{name}{list(map(int, worst))}: {x[worst]}, expected {exact[worst]}, q {q.shape}"
 
 
 # A case: sizes and options. `bias` is a function of (rng, (B, H, T, S)). ---------------------------
@@ -169,18 +104,30 @@ CASES = {
     "scale 0": dict(T=33, scale=0.0, causal=True),
     "negative scale": dict(T=33, scale=-1.0),
 }
+CASES |= {
+    "dropout": dict(T=40, S=70, dropout_p=0.3, seed=5, position=3),
+    "dropout, causal, grouped": dict(T=37, H=4, heads_kv=2, causal=True, dropout_p=0.5, seed=2**63 + 1, position=2**40),
+    "dropout, window, mask": dict(T=97, window=20, bias=mask(), dropout_p=0.1, seed=1),
+    "dropout of everything": dict(T=9, dropout_p=1.0),
+}
 SIMULATED = [
-    name for name in CASES if name not in ("length 97", "length 129, window", "head dim 111", "length 64", "one")
+    name
+    for name in CASES
+    if not name.startswith("dropout")  # the CUDA kernel has none
+    and name not in ("length 97", "length 129, window", "head dim 111", "length 64", "one")
 ]
 ALL = [("reference", n) for n in CASES] + [("cpu", n) for n in CASES] + [("cuda_on_cpu", n) for n in SIMULATED]
-ALL += [pytest.param("cuda", n, marks=pytest.mark.gpu) for n in CASES]
+ALL += [pytest.param("cuda", n, marks=pytest.mark.gpu) for n in CASES if not n.startswith("dropout")]
+
+
+OPTIONS = ("causal", "offset", "window", "scale", "dropout_p", "seed", "position")
 
 
 def build(name, dtype=np.float32):
     """(dout, q, k, v), options of a case."""
     case = dict(CASES[name])
     bias = case.pop("bias", None)
-    options = {key: case.pop(key) for key in ("causal", "offset", "window", "scale") if key in case}
+    options = {key: case.pop(key) for key in OPTIONS if key in case}
     arrays = inputs(**case, dtype=dtype)
     if bias is not None:
         _, q, k, _ = arrays
@@ -417,6 +364,9 @@ def test_errors_say_what_was_given():
     fails(ValueError, "head dim 257", *(np.zeros((1, 1, 2, 257), np.float32),) * 3)
     fails(ValueError, "head dim 0", *(np.zeros((1, 1, 2, 0), np.float32),) * 3)
     fails(ValueError, r"bias of shape \(3, 4\).*\(2, 2, 4, 4\)", q, k, v, bias=np.zeros((3, 4), bool))
+    fails(ValueError, "dropout_p.*got 1.5", q, k, v, dropout_p=1.5)
+    fails(ValueError, "seed", q, k, v, dropout_p=0.5, seed=-1)
+    fails(TypeError, "bf16=True.*float64", *(x.astype(np.float64) for x in (q, k, v)), bf16=True)
     fails(ValueError, r"bias of shape \(1, 2, 2, 4, 4\)", q, k, v, bias=np.zeros((1, 2, 2, 4, 4), bool))
     fails(TypeError, "bias is float64", q, k, v, bias=np.zeros((4, 4)))
     fails(ValueError, "window must be at least 1", q, k, v, window=0)
