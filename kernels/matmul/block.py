@@ -3,9 +3,9 @@
 The loops, from outside to inside, and where their block lives (float32, 16 lanes):
 
     k       384 at a time
-    columns 384 at a time    pack B   384 x 384    590 KB, L2, used by all rows
-    rows     16 at a time    pack A    16 x 384     25 KB, L1, used by all columns of the block
-    panels   48 columns               384 x 48     74 KB of B, streams from L2 through L1
+    columns 384 at a time    pack B   384 x 384    590 KB, L2, used by all rows      (more columns where k is short)
+    rows     96 at a time    pack A    96 x 384    150 KB, L2, used by all columns of the block
+    panels   48 columns               384 x 48     74 KB of B, streams from L2, used by 12 tiles
     tiles     8 rows         C          8 x 48     24 registers; 384 steps along k
 """
 
@@ -15,7 +15,7 @@ from .. import simd
 from ..numba_setup import njit
 from .activation import NONE, activate
 from .pack import pack_panels, pack_panels_turned, pack_rows
-from .sizes import A_AT, COLUMN_BYTES, DEPTH, ROW_WORDS, ROWS, SQUARE_AT, WIDEST, ZEROS_AT
+from .sizes import A_AT, B_WORDS, BLOCK_ROWS, DEPTH, ROW_WORDS, ROWS, SQUARE_AT, WIDEST, ZEROS_AT
 from .tiles import multiply_tile, numbers_per_word, panel_width
 
 
@@ -51,7 +51,8 @@ def fused_block(
     """
     lanes = simd.lanes(c)
     k_most = even_step(depth, DEPTH * numbers_per_word(work), 16 * numbers_per_word(work))
-    j_most = even_step(columns, COLUMN_BYTES * lanes // (4 * simd.LANES32), WIDEST * lanes)
+    in_l2 = B_WORDS * lanes // simd.LANES32 * numbers_per_word(work) // k_most // (WIDEST * lanes) * (WIDEST * lanes)
+    j_most = even_step(columns, in_l2, WIDEST * lanes)
     k0 = 0
     while k0 == 0 or k0 < depth:  # once for depth 0: C = D
         k = min(k_most, depth - k0)
@@ -77,24 +78,24 @@ def fused_block(
 def _all_rows(a, a_row, a_step, c, c_row, d, d_row, d_column, out, out_row, activation, rows, n, k, work, tile_work):
     """All rows of A times the block of B that is packed in `work`."""
     lanes = simd.lanes(c)
-    group = max(lanes, ROWS)  # rows that are packed together
+    group = max(lanes, ROWS)  # rows side by side in a panel of A
     packed = work + A_AT
     words = (k + numbers_per_word(work) - 1) // numbers_per_word(work)
     vectors = (n + lanes - 1) // lanes
-    for i0 in range(0, rows, group):
-        m = min(group, rows - i0)
+    for i0 in range(0, rows, BLOCK_ROWS):
+        m = min(BLOCK_ROWS, rows - i0)
         if a_step == 1:
             pack_rows(a + i0 * a_row, a_row, m, k, packed)
-            row, step = ROW_WORDS, 1
+            row, step, panel = ROW_WORDS, 1, group * ROW_WORDS
         else:
             pack_panels(a + i0, a_step, m, k, packed, group // lanes)
-            row, step = 1, (m + lanes - 1) // lanes * lanes
+            row, step, panel = 1, group, group * words
         v = 0
         while v < vectors:
             w = panel_width(vectors - v, WIDEST)
             for r in range(0, m, ROWS):
                 i, j = i0 + r, v * lanes
-                _tile(w, packed + r * row, row, step, work + v * lanes * words,
+                _tile(w, packed + (r // group * panel + r % group * row), row, step, work + v * lanes * words,
                       c + (i * c_row + j), c_row, d + (i * d_row + j * d_column), d_row,
                       min(ROWS, m - r), min(w * lanes, n - j), words, tile_work)  # fmt: skip
                 if activation != NONE:

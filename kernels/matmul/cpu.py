@@ -5,7 +5,7 @@
     pack.py       copies blocks of A and B into the order in which the tile reads them
     parallel.py   parts for the threads, batches            cut.py    where to cut
     sizes.py      sizes of the blocks; the workspace        strides.py    any strides, at one compiled version
-    choice.py     whether NumPy's BLAS is called instead    activation.py    what `linear` does to a tile
+    activation.py what `linear` does to a tile
 
 Why blocks at all: a product of n x n matrices makes n^3 multiplications out of n^2 numbers, but a plain loop loads two
 numbers for each. One core multiplies 32 pairs a cycle here and loads 16 numbers from L1, 8 from L2, and 2 from memory:
@@ -18,9 +18,10 @@ many times from a faster one:
     |              | ----> |   of B    | ------>  of B    ----.
     +--------------+       +-----------+                      |      +--------+
                                                               +--->  |8 x 48  |  += one column of A
-    +--------------+ pack                         16 x 384    |      |  of C  |      times one row of B,
-    |      A       | ------------------------->   of A    ----'      +--------+      384 times
-    +--------------+
+    +--------------+       +-----------+                      |      |  of C  |      times one row of B,
+    |      A       | pack  |  96 x 384 | stream   8 x 384     |      +--------+      384 times
+    |              | ----> |   of A    | ------>  of A    ----'
+    +--------------+       +-----------+
 """
 
 from __future__ import annotations

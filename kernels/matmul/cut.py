@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..numba_setup import njit
 from .sizes import ROWS
 
-SERIAL = 200_000  # multiply-adds that one thread does in about 4 us: starting the others costs as much
+SERIAL = 500_000  # multiply-adds that one thread does in 9 us: starting the others costs 3 to 5
 PACK_B, PACK_A = 12, 16  # packing a number of B costs as much as 12 rows of C; one of A as 16 columns
 
 

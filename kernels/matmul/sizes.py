@@ -12,14 +12,14 @@ from .. import simd
 
 ROWS, WIDEST = simd.TILE_ROWS, simd.TILE_VECTORS  # a tile: rows x vectors
 
-DEPTH = 384  # words along k of a packed block: the row panel of A, 8 x 384 x 4 B = 12 KB, fits into L1 (32 KB)
-COLUMN_BYTES = 1536  # of a packed row of B: the block, 384 x 1536 B = 590 KB, fits into L2 (1 MB)
+DEPTH = 384  # words along k of a packed block
+B_WORDS = DEPTH * 384  # of a packed block of B: 590 KB as float32, fits into L2 (1 MB) ...
+BLOCK_ROWS = 96  # ... with as many rows of A, 96 x 384 x 4 B = 147 KB; 16 to 96 are alike, and turned A likes more
 ROW_WORDS = DEPTH + 16  # from a packed row of A to the next: a power of two would put all rows into the same cache sets
 
-_LARGEST_B = DEPTH * (COLUMN_BYTES // 4)
 _ROOM = WIDEST * 16 * 16  # a transposed square may stick out of the last panel
-A_AT = _LARGEST_B + _ROOM
-SQUARE_AT = A_AT + 16 * ROW_WORDS
+A_AT = B_WORDS + _ROOM
+SQUARE_AT = A_AT + BLOCK_ROWS * ROW_WORDS
 WORK = SQUARE_AT + 16 * 16  # words of one thread's workspace
 TILE_WORK = 2 * 8 * 4 * 16  # numbers beside it: a tile that sticks out of C, and a row of zeros
 ZEROS_AT = 8 * 4 * 16
