@@ -36,7 +36,7 @@ def embedding_backward(
     _check_indices(kernel, indices, dout)
     if dout.ndim == 0:
         raise ValueError(f"{kernel}: dout has shape (), expected (..., D): a row for each index")
-    check_shape(kernel, "dout", dout, (*indices.shape, dout.shape[-1]), f"(..., D) as indices are {indices.shape}")
+    check_shape(kernel, "dout", dout, (*indices.shape, dout.shape[-1]), "(..., D): a row for each index")
     check_shape(kernel, "out", out, (count, dout.shape[-1]), "(count, D)")
     if out is not None and not getattr(out.flags, "writeable", True):
         raise ValueError(f"{kernel}: out is read-only, but it is added into")

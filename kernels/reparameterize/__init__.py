@@ -47,4 +47,4 @@ def _check(kernel: str, mean: Any, **others: Any) -> None:
     if mean.ndim != 2:
         raise ValueError(f"{kernel}: mean has shape {mean.shape}, expected (B, L): one row of latents for each example")
     for name, array in others.items():
-        check_shape(kernel, name, array, mean.shape[:1] if name == "dkl" else mean.shape, f"as mean is {mean.shape}")
+        check_shape(kernel, name, array, mean.shape[:1] if name == "dkl" else mean.shape, "to go with mean")

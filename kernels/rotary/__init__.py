@@ -32,5 +32,5 @@ def _check(kernel: str, name: str, x: Any, cos: Any, sin: Any) -> None:
     if x.ndim != 4 or x.shape[3] % 2:
         raise ValueError(f"{kernel}: {name} has shape {x.shape}, expected (B, H, T, D) with an even D: two halves")
     half = (x.shape[2], x.shape[3] // 2)
-    check_shape(kernel, "cos", cos, half, f"(T, D/2) as {name} is {x.shape}")
-    check_shape(kernel, "sin", sin, half, f"(T, D/2) as {name} is {x.shape}")
+    check_shape(kernel, "cos", cos, half, "(T, D/2)")
+    check_shape(kernel, "sin", sin, half, "(T, D/2)")
