@@ -94,8 +94,7 @@ class GPT(nn.Module):
 
     def loss(self, ids: Any, targets: Any) -> Tensor:
         """Next-token cross-entropy in nats a token; targets (B, T), -100 where there is none."""
-        logits = self(ids)
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), as_tensor(targets).reshape(-1))
+        return F.linear_cross_entropy(self.hidden(ids), self.token.weight, as_tensor(targets))
 
     @no_grad()
     def attention_maps(self, ids: Any) -> np.ndarray:

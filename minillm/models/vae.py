@@ -90,7 +90,7 @@ class VAE(nn.Module):
     def log_likelihood(self, logits: Tensor, x: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over features: (..., input_dim) -> (...,)."""
         if self.config.likelihood == "bernoulli":
-            return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+            return -F.bernoulli_nll(logits, x)
         d = (x - logits) * (1 / self.config.std)
         return (d * d).sum(-1) * -0.5 - x.shape[-1] * (math.log(self.config.std) + 0.5 * _LOG_2PI)
 

@@ -159,18 +159,25 @@ class MultiheadAttention(Module):
         key = query if key is None else key
         value = key if value is None else value
         self._check(query, key, value, attn_mask)
-        q, k, v = self._heads(query, key, value)  # (B, H, T, D), (B, H_kv, S, D), (B, H_kv, S, D)
         drop = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=attn_mask, dropout_p=drop, is_causal=is_causal, enable_gqa=True
-        )  # (B, H, T, D)
-        y = self.out_proj(F.reshape(F.transpose(heads, 1, 2), query.shape))  # (B, T, E)
-        return y, F.attention_weights(q, k, attn_mask, is_causal) if need_weights else None
+        itself = query is key is value
+        if itself:  # one product for all three
+            qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)  # (B, T, (H + 2 H_kv) * D)
+            y = F.self_attention(qkv, self.num_heads, self.num_kv_heads, attn_mask, drop, is_causal)  # (B, T, E)
+        else:
+            q, k, v = self._heads(query, key, value)  # (B, H, T, D), (B, H_kv, S, D), (B, H_kv, S, D)
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=attn_mask, dropout_p=drop, is_causal=is_causal, enable_gqa=True
+            )  # (B, H, T, D)
+            y = F.reshape(F.transpose(y, 1, 2), query.shape)
+        y = self.out_proj(y)  # (B, T, E)
+        if not need_weights:
+            return y, None
+        if itself:
+            q, k, _ = F.split(self._cut(qkv), [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
+        return y, F.attention_weights(q, k, attn_mask, is_causal)
 
     def _heads(self, query: Any, key: Any, value: Any) -> tuple[Any, ...]:
-        if query is key is value:  # one product for all three
-            qkv = self._cut(F.linear(query, self.in_proj_weight, self.in_proj_bias))  # (B, H + 2 H_kv, T, D)
-            return F.split(qkv, [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
         weights = F.split(self.in_proj_weight, self.sections, dim=0)  # (E, E), (E_kv, E), (E_kv, E)
         biases = [None] * 3 if self.in_proj_bias is None else F.split(self.in_proj_bias, self.sections, dim=0)
         return tuple([self._cut(F.linear(x, w, b)) for x, w, b in zip((query, key, value), weights, biases)])

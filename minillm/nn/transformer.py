@@ -35,6 +35,6 @@ class TransformerBlock(Module):
     def forward(self, x: Any, need_weights: bool = False) -> Any:
         """x (B, T, width) -> the same shape; need_weights: (x, attention weights (B, H, T, T))."""
         y, weights = self.attention(self.norm1(x), is_causal=self.causal, need_weights=need_weights)
-        x = x + self.dropout(y)  # (B, T, width)
-        x = x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, width)
+        y, x = self.norm2(self.dropout(y), x)  # both (B, T, width): the norm of the sum, and the sum
+        x = x + self.dropout(self.mlp(y))
         return (x, weights) if need_weights else x

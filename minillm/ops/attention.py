@@ -16,9 +16,9 @@ import kernels
 
 from ..device import array_module
 from ..engine import op
-from ..random import Generator
+from ..random import Generator, default_generator
 from .arrays import array_of
-from .dropout import dropout
+from .dropout import dropout_at
 from .elementwise import masked_fill, to_dtype
 from .linalg import matmul
 from .softmax import softmax
@@ -57,7 +57,7 @@ def scaled_dot_product_attention(
     dropout_p   applied to the weights on every call, so pass 0.0 in evaluation
 
     What a query does not see has no part in its result, not even as 0 * NaN. A query that sees nothing gives zeros.
-    The fused kernel runs unless something needs the weights as an array: dropout, a mask with a gradient, E_v != E.
+    The fused kernel runs unless it needs the weights as an array (a mask with a gradient, E_v != E) or float16.
 
     >>> import numpy as np
     >>> q = k = np.zeros((2, 1)); v = np.array([[0.0], [1.0]])        # equal scores: the mean of what is seen
@@ -69,11 +69,12 @@ def scaled_dot_product_attention(
     q, k, v = _four(query), _four(key), _four(value)
     mask = None if attn_mask is None else _fold_mask(attn_mask, q.dtype, query.shape[:-3])
     settings = (bool(is_causal), offset, window, scale)
+    drop = reserve_dropout(dropout_p, (*q.shape[:3], k.shape[2]), generator)
     differentiable_mask = getattr(mask, "requires_grad", False)
-    if dropout_p == 0 and not differentiable_mask and key.shape == value.shape and q.shape[-1] <= MAX_HEAD_DIM:
-        out = _scaled_dot_product_attention(q, k, v, mask, *settings)
+    if not differentiable_mask and key.shape == value.shape and fits_kernel(q.dtype, q.shape[-1]):
+        out = _scaled_dot_product_attention(q, k, v, mask, *settings, drop)
     else:
-        out = attention_composite(q, k, v, mask, *settings, dropout_p, generator)
+        out = attention_composite(q, k, v, mask, *settings, drop)
     return out if query.ndim == 4 else reshape(out, (*query.shape[:-1], value.shape[-1]))
 
 
@@ -104,31 +105,50 @@ def attention_weights(
     return weights if poisoned is None else masked_fill(weights, poisoned, math.nan)
 
 
-def attention_composite(
-    q, k, v, mask=None, is_causal=False, offset=0, window=None, scale=None, dropout_p=0.0, generator=None
-):
+def fits_kernel(dtype: Any, head_dim: int) -> bool:
+    """Whether the kernel takes queries of this dtype and head dim."""
+    return dtype.itemsize >= 4 and head_dim <= MAX_HEAD_DIM
+
+
+def reserve_dropout(p: float, shape: tuple[int, ...], generator: Generator | None) -> tuple[float, int, int] | None:
+    """(p, seed, position) of the numbers that decide which weights of `shape` are dropped; None for p = 0."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"attention: dropout_p is the probability of a zero, from 0 to 1; got {p}")
+    if p == 0:
+        return None
+    return (p, *(default_generator if generator is None else generator).reserve(math.prod(shape)))
+
+
+def attention_composite(q, k, v, mask=None, is_causal=False, offset=0, window=None, scale=None, drop=None):
     """Attention of q (B, H, T, D), k (B, H_kv, S, D), v (B, H_kv, S, Dv) as its formula; the weights are an array."""
     weights = attention_weights(q, k, mask, is_causal, offset, window, scale)  # (B, H, T, S)
     v, poisoned = _without_nan(_repeat_heads(v, q.shape[1]), _seen(q, k, mask, is_causal, offset, window))
     if poisoned is not None:
         weights = masked_fill(weights, poisoned, math.nan)
-    return matmul(dropout(weights, dropout_p, True, generator), v)  # (B, H, T, Dv)
+    if drop is not None:
+        weights = dropout_at(weights, drop[0], drop[1:])
+    return matmul(weights, v)  # (B, H, T, Dv)
 
 
 @op(composite=attention_composite)
-def _scaled_dot_product_attention(q, k, v, mask, is_causal, offset, window, scale):
+def _scaled_dot_product_attention(q, k, v, mask, is_causal, offset, window, scale, drop):
     """Attention without its (T, S) array; q (B, H, T, D), k and v (B, H_kv, S, D), mask a constant."""
-    out, lse = kernels.attention_forward(
-        q, k, v, causal=is_causal, offset=offset, window=window, bias=mask, scale=scale
-    )
+    out, lse = kernels.attention_forward(q, k, v, bias=mask, **options_of(is_causal, offset, window, scale, drop))
     return out, {"lse": lse}
 
 
 @_scaled_dot_product_attention.vjp
-def _(dout, q, k, v, mask, is_causal, offset, window, scale, out, lse):
-    return kernels.attention_backward(
-        dout, q, k, v, out, lse, causal=is_causal, offset=offset, window=window, bias=mask, scale=scale
-    )
+def _(dout, q, k, v, mask, is_causal, offset, window, scale, drop, out, lse):
+    options = options_of(is_causal, offset, window, scale, drop)
+    return kernels.attention_backward(dout, q, k, v, out, lse, bias=mask, **options)
+
+
+def options_of(is_causal, offset, window, scale, drop):
+    """The kernel's options."""
+    options = {"causal": is_causal, "offset": offset, "window": window, "scale": scale}
+    if drop is not None:
+        options |= dict(zip(("dropout_p", "seed", "position"), drop))
+    return options
 
 
 def _seen(q, k, mask, is_causal, offset, window):
@@ -203,10 +223,10 @@ def _check(query, key, value, mask, enable_gqa, window):
     if window is not None and window < 1:
         raise ValueError(f"{name}: window is the number of keys that a query sees, 1 or more, or None; got {window}")
     if mask is not None:
-        _check_mask(name, mask, (*query.shape[:-1], key.shape[-2]))
+        check_mask(name, mask, (*query.shape[:-1], key.shape[-2]))
 
 
-def _check_mask(name, mask, scores):
+def check_mask(name, mask, scores):
     if mask.dtype != np.bool_ and mask.dtype.kind != "f":
         raise TypeError(f"{name}: attn_mask is bool (True takes part) or float (added to the scores); got {mask.dtype}")
     shape = tuple(mask.shape)

@@ -14,14 +14,17 @@ __all__ = ["dropout"]
 
 
 @op
-def _dropout(x, p, key):
+def dropout_at(x, p, key):
     """x / (1 - p) where a uniform number is >= p, else 0. The numbers are functions of `key`: no mask is stored."""
     return kernels.dropout_forward(x, p, *key)
 
 
-@_dropout.vjp
+dropout_at.__name__ = "dropout"  # what errors and pictures of the graph show
+
+
+@dropout_at.vjp
 def _(dout, p, key):
-    return _dropout(dout, p, key)  # linear in x: its gradient is the same mask, made again from the key
+    return dropout_at(dout, p, key)  # linear in x: its gradient is the same mask, made again from the key
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Generator | None = None) -> Any:
@@ -38,4 +41,4 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Gen
     if not training or p == 0:
         return x
     generator = random.default_generator if generator is None else generator
-    return _dropout(x, p, generator.reserve(math.prod(x.shape)))
+    return dropout_at(x, p, generator.reserve(math.prod(x.shape)))

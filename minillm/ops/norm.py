@@ -13,7 +13,7 @@ from .elementwise import rsqrt, square
 from .loss_arguments import same_shape
 from .reduce import mean
 
-__all__ = ["add_layer_norm", "layer_norm", "rms_norm"]
+__all__ = ["add_layer_norm", "add_rms_norm", "layer_norm", "rms_norm"]
 
 
 def layer_norm_composite(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -125,11 +125,47 @@ def rms_norm(x: Any, normalized_shape: int | tuple[int, ...], weight: Any = None
 
 @rms_norm.vjp
 def _(dout, x, normalized_shape, weight, rstd, into=None):
-    dweight = into[2] if into else None
+    dx, dweight = _rms_norm_gradients(dout, None, x, normalized_shape, weight, rstd, into, 2)
+    return dx, None, dweight
+
+
+def add_rms_norm_composite(x, residual, normalized_shape, weight=None, eps=None):
+    """`add_rms_norm` as its formulas."""
+    total = x + residual
+    return rms_norm_composite(total, normalized_shape, weight, eps), total
+
+
+@op(outputs=2, composite=add_rms_norm_composite)
+def add_rms_norm(
+    x: Any, residual: Any, normalized_shape: int | tuple[int, ...], weight: Any = None, eps: float | None = None
+) -> Any:
+    """(rms_norm(total), total) with total = x + residual, in one pass; the other arguments as in `rms_norm`."""
+    _check(x, normalized_shape, weight=weight)
+    same_shape("add_rms_norm", x=x, residual=residual)
+    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    rows, others = _rows(x, normalized_shape), _rows(residual, normalized_shape)  # (..., N)
+    out, rstd, total = kernels.rmsnorm_forward(rows, _flat(weight), eps, residual=others)
+    total = total.reshape(x.shape)
+    return out.reshape(x.shape), total, {"rstd": rstd, "total": total}
+
+
+@add_rms_norm.vjp
+def _(douts, normalized_shape, weight, total, rstd, into=None):
+    dout, dtotal = douts
+    if dout is None:
+        return dtotal, dtotal
+    dx, dweight = _rms_norm_gradients(dout, dtotal, total, normalized_shape, weight, rstd, into, 3)
+    return dx, dx, None, dweight
+
+
+def _rms_norm_gradients(dout, dresidual, x, normalized_shape, weight, rstd, into, at):
+    """(dx, dweight); `into` holds an array for the latter at `at`, where its sum is to be added up."""
     rows, drows = _rows(x, normalized_shape), _rows(dout, normalized_shape)  # (..., N)
-    dx, dw = kernels.rmsnorm_backward(drows, rows, _flat(weight), rstd, dweight=_flat(dweight))
+    dresidual = None if dresidual is None else _rows(dresidual, normalized_shape)
+    dweight = into[at] if into else None
+    dx, dw = kernels.rmsnorm_backward(drows, rows, _flat(weight), rstd, dresidual=dresidual, dweight=_flat(dweight))
     shape = x.shape[x.ndim - len(_dims(normalized_shape)) :]
-    return dx.reshape(x.shape), None, dw.reshape(shape) if dweight is None else dweight
+    return dx.reshape(x.shape), dw.reshape(shape) if dweight is None else dweight
 
 
 def _shape(normalized_shape) -> tuple[int, ...]:
