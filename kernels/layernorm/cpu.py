@@ -17,7 +17,7 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from ..numba_setup import njit, prange
-from ..rows import BLOCK, add_rows, group_in_l1, load_up_to, number_at, set_number, store_up_to, sum_row
+from ..rows import BLOCK, add_rows, load_up_to, number_at, set_number, small_group, store_up_to, sum_row
 from .cpu_backward import layernorm_backward
 
 __all__ = ["layernorm_backward", "layernorm_forward"]
@@ -42,14 +42,14 @@ def layernorm_forward(
 
 @njit(error_model="numpy")
 def _rows(x, residual, total, out, mean, rstd, weight, bias, eps, fused):
-    group = group_in_l1(weight.size)
+    group = small_group(weight.size)
     for first in range(0, mean.size, group):
         _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, first, group)
 
 
 @njit(parallel=True, error_model="numpy")
 def _rows_in_parallel(x, residual, total, out, mean, rstd, weight, bias, eps, fused):
-    group = group_in_l1(weight.size)
+    group = small_group(weight.size)
     for g in prange((mean.size + group - 1) // group):
         _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, g * group, group)
 
@@ -67,21 +67,21 @@ def _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, first,
         else:
             centre[i - first] = sum_row(p, n) / n
     for i in range(first, stop):
-        more, square = _moments(simd.pointer(total) + i * n, n, centre[i - first], simd.pointer(out) + i * n)
+        more, square = _moments(simd.pointer(total) + i * n, n, centre[i - first])
         fine = square < 1e30 and square + eps > 1e-28 and more * more <= square / 4
         mean[i], rest[i - first] = centre[i - first] + more, more
         rstd[i] = 1.0 / math.sqrt(square - more * more + eps) if fine else np.nan
     for i in range(first, stop):
         p, o = simd.pointer(total) + i * n, simd.pointer(out) + i * n
         if rstd[i] >= 0.0:
-            _normalise(p, w, b, n, centre[i - first], rest[i - first], rstd[i], o, group * n)
+            _normalise(p, w, b, n, centre[i - first], rest[i - first], rstd[i], o)
         else:
             mean[i], rstd[i] = _slowly(p, w, b, n, eps, o)
 
 
 @njit(forceinline=True, error_model="numpy")
-def _moments(p, n, centre, out):
-    """The means of d = p - centre and of d^2, float64; the lines of out, which is written next, are asked for."""
+def _moments(p, n, centre):
+    """The means of d = p - centre and of d^2, float64."""
     L, c, sum_d, sum_dd = simd.lanes(p), simd.splat(centre, p), 0.0, 0.0
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
@@ -89,8 +89,6 @@ def _moments(p, n, centre, out):
         s0, s1, t0, t1 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 2 * L):
             d0, d1 = simd.load(p, i) - c, simd.load(p, i + L) - c
-            simd.prefetch_write(out, i)
-            simd.prefetch_write(out, i + L)
             s0 += d0
             s1 += d1
             t0, t1 = simd.fma(d0, d0, t0), simd.fma(d1, d1, t1)
@@ -104,14 +102,12 @@ def _moments(p, n, centre, out):
 
 
 @njit(forceinline=True, error_model="numpy")
-def _normalise(p, w, b, n, centre, rest, rstd, out, ahead):
-    """out = (p - centre - rest) * rstd * w + b; the same of the next group is asked for."""
+def _normalise(p, w, b, n, centre, rest, rstd, out):
+    """out = (p - centre - rest) * rstd * w + b"""
     L, c, r, m = simd.lanes(p), simd.splat(centre, p), simd.splat(rstd, p), simd.splat(-rest * rstd, p)
     whole = n - n % (2 * L)
     for j in range(0, whole, 2 * L):
         xhat0, xhat1 = simd.fma(simd.load(p, j) - c, r, m), simd.fma(simd.load(p, j + L) - c, r, m)
-        simd.prefetch(p, j + ahead)
-        simd.prefetch(p, j + L + ahead)
         simd.store(out, j, simd.fma(xhat0, simd.load(w, j), simd.load(b, j)))
         simd.store(out, j + L, simd.fma(xhat1, simd.load(w, j + L), simd.load(b, j + L)))
     for j in range(whole, n, L):

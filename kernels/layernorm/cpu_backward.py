@@ -15,7 +15,7 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from ..numba_setup import njit, prange
-from ..rows import BLOCK, add_blocks, group_in_l2, load_up_to, number_at, row_blocks, store_up_to
+from ..rows import BLOCK, add_blocks, add_into, large_group, load_up_to, row_blocks, store_up_to
 
 ALONE = 1 << 14  # numbers that one thread is done with before two have started
 
@@ -35,7 +35,7 @@ def layernorm_backward(
     dweight = np.zeros(N, x.dtype) if dweight is None else dweight
     dbias = np.zeros(N, x.dtype) if dbias is None else dbias
     dout, fused = contiguous(dout), dresidual is not None
-    dresidual = contiguous(dresidual) if fused else dout
+    dresidual = dout if dresidual is None else contiguous(dresidual)
     rows = dout.reshape(-1), contiguous(x).reshape(-1), dresidual.reshape(-1), dx.reshape(-1)
     block, blocks = row_blocks(mean.size, N)
     sums = np.empty((blocks, 2, N))  # dweight and dbias of each block
@@ -66,24 +66,25 @@ def _blocks_in_parallel(dout, x, dresidual, dx, fused, weight, mean, rstd, block
 
 @njit(error_model="numpy")
 def _block(dout, x, dresidual, dx, fused, weight, mean, rstd, block, sums, b):
-    n, w = weight.size, simd.pointer(weight)
-    group, part = group_in_l2(n), np.empty((2, n), x.dtype)
-    numbers = np.empty((group, 4), x.dtype)  # of each row: see _four
+    n, w, stop = weight.size, simd.pointer(weight), min((b + 1) * block, mean.size)
+    group, part = large_group(n), np.zeros((2, n), x.dtype)
+    numbers = np.empty((group, 4), x.dtype)  # mean, rstd, rstd * mean_g, rstd * mean_gx of each row
     sums[b] = 0.0
-    for first in range(b * block, min((b + 1) * block, mean.size), group):
-        rows, at = min(group, (b + 1) * block - first, mean.size - first), first * n
+    for first in range(b * block, stop, group):
+        rows, at = min(group, stop - first), first * n
         d, p, q = simd.pointer(dout) + at, simd.pointer(x) + at, simd.pointer(dx) + at
         for r in range(rows):
             m, s = numbers[r, 0], numbers[r, 1] = mean[first + r], rstd[first + r]
-            mean_g, mean_gx = _means(d + r * n, p + r * n, w, n, m, s, q + r * n)
+            mean_g, mean_gx = _means(d + r * n, p + r * n, w, n, m, s)
             numbers[r, 2], numbers[r, 3] = s * mean_g, s * mean_gx
-        _columns(d, p, w, simd.pointer(dresidual) + at, fused, q, n, rows, simd.pointer(numbers), part)
-        sums[b] += part
+        _columns(d, p, w, simd.pointer(dresidual) + at, fused, q, n, rows, numbers, part)
+        if (first // group) % 4 == 3 or first + rows == stop:
+            add_into(sums[b], part)
 
 
 @njit(forceinline=True, error_model="numpy")
-def _means(dout, x, weight, n, mean, rstd, dx):
-    """The means of g = dout * weight and of g * xhat over a row, float64; dx's lines, written next, are asked for."""
+def _means(dout, x, weight, n, mean, rstd):
+    """The means of g = dout * weight and of g * xhat over a row, float64."""
     L, m, r = simd.lanes(x), simd.splat(mean, x), simd.splat(rstd, x)
     sum_g, sum_gx = 0.0, 0.0
     for start in range(0, n, BLOCK):
@@ -92,8 +93,6 @@ def _means(dout, x, weight, n, mean, rstd, dx):
         s0, s1, t0, t1 = simd.zeros(x), simd.zeros(x), simd.zeros(x), simd.zeros(x)
         for j in range(start, whole, 2 * L):
             g0, g1 = simd.load(dout, j) * simd.load(weight, j), simd.load(dout, j + L) * simd.load(weight, j + L)
-            simd.prefetch_write(dx, j)
-            simd.prefetch_write(dx, j + L)
             s0 += g0
             s1 += g1
             t0 = simd.fma(g0, (simd.load(x, j) - m) * r, t0)
@@ -109,15 +108,16 @@ def _means(dout, x, weight, n, mean, rstd, dx):
 
 @njit(forceinline=True, error_model="numpy")
 def _columns(dout, x, weight, dresidual, fused, dx, n, rows, numbers, part):
-    """dx of a group of rows; part[0] and part[1] get its share of dweight and dbias."""
+    """dx of a group of rows; part[0] and part[1] get its share of dweight and dbias added."""
     L = simd.lanes(x)
     whole = n - n % (2 * L)
     for j in range(0, whole, 2 * L):
         w0, w1 = simd.load(weight, j), simd.load(weight, j + L)
-        dw0, dw1, db0, db1 = simd.zeros(x), simd.zeros(x), simd.zeros(x), simd.zeros(x)
+        dw0, dw1 = simd.load(part, j), simd.load(part, j + L)
+        db0, db1 = simd.load(part, n + j), simd.load(part, n + j + L)
         for r in range(rows):
             at = r * n + j
-            m, s, a, c = _four(numbers, r)
+            m, s, a, c = numbers[r, 0], numbers[r, 1], numbers[r, 2], numbers[r, 3]
             d0, xhat0 = simd.load(dout, at), (simd.load(x, at) - m) * s
             d1, xhat1 = simd.load(dout, at + L), (simd.load(x, at + L) - m) * s
             v0, v1 = _gradient(d0, w0, xhat0, s, a, c), _gradient(d1, w1, xhat1, s, a, c)
@@ -126,10 +126,6 @@ def _columns(dout, x, weight, dresidual, fused, dx, n, rows, numbers, part):
                 v1 += simd.load(dresidual, at + L)
             simd.store(dx, at, v0)
             simd.store(dx, at + L, v1)
-            simd.prefetch(x, at + rows * n)
-            simd.prefetch(x, at + rows * n + L)
-            simd.prefetch(dout, at + rows * n)
-            simd.prefetch(dout, at + rows * n + L)
             dw0, dw1 = simd.fma(d0, xhat0, dw0), simd.fma(d1, xhat1, dw1)
             db0 += d0
             db1 += d1
@@ -139,10 +135,10 @@ def _columns(dout, x, weight, dresidual, fused, dx, n, rows, numbers, part):
         simd.store(part, n + j + L, db1)
     for j in range(whole, n, L):
         k = n - j
-        w0, dw0, db0 = load_up_to(weight, j, k), simd.zeros(x), simd.zeros(x)
+        w0, dw0, db0 = load_up_to(weight, j, k), load_up_to(part, j, k), load_up_to(part, n + j, k)
         for r in range(rows):
             at = r * n + j
-            m, s, a, c = _four(numbers, r)
+            m, s, a, c = numbers[r, 0], numbers[r, 1], numbers[r, 2], numbers[r, 3]
             d0, xhat0 = load_up_to(dout, at, k), (load_up_to(x, at, k) - m) * s
             v0 = _gradient(d0, w0, xhat0, s, a, c)
             if fused:
@@ -155,18 +151,6 @@ def _columns(dout, x, weight, dresidual, fused, dx, n, rows, numbers, part):
 
 
 @njit(forceinline=True, error_model="numpy")
-def _four(numbers, r):
-    """mean, rstd, rstd * mean_g and rstd * mean_gx of row r of a group, each in every lane."""
-    at = 4 * r
-    return (
-        simd.splat(number_at(numbers, at), numbers),
-        simd.splat(number_at(numbers, at + 1), numbers),
-        simd.splat(number_at(numbers, at + 2), numbers),
-        simd.splat(number_at(numbers, at + 3), numbers),
-    )
-
-
-@njit(forceinline=True, error_model="numpy")
 def _gradient(dout, weight, xhat, rstd, a, c):
     """rstd * (dout * weight - mean_g - xhat * mean_gx), with a = rstd * mean_g and c = rstd * mean_gx"""
-    return simd.fma(-xhat, c, simd.fma(dout * weight, rstd, -a))
+    return simd.fma(dout * weight, rstd, simd.splat(-a, dout)) - xhat * c

@@ -16,14 +16,15 @@ from ..numba_setup import njit, prange
 from ..rows import (
     BLOCK,
     add_blocks,
+    add_into,
     add_rows,
     dot_rows,
-    group_in_l1,
-    group_in_l2,
+    large_group,
     load_up_to,
     number_at,
     row_blocks,
     set_number,
+    small_group,
     store_up_to,
 )
 
@@ -42,14 +43,14 @@ def rmsnorm_forward(x: Any, weight: Any | None, eps: float, residual: Any | None
 
 @njit(error_model="numpy")
 def _rows(x, residual, total, out, rstd, weight, eps, fused):
-    group = group_in_l1(weight.size)
+    group = small_group(weight.size)
     for first in range(0, rstd.size, group):
         _group(x, residual, total, out, rstd, weight, eps, fused, first, group)
 
 
 @njit(parallel=True, error_model="numpy")
 def _rows_in_parallel(x, residual, total, out, rstd, weight, eps, fused):
-    group = group_in_l1(weight.size)
+    group = small_group(weight.size)
     for g in prange((rstd.size + group - 1) // group):
         _group(x, residual, total, out, rstd, weight, eps, fused, g * group, group)
 
@@ -67,19 +68,17 @@ def _group(x, residual, total, out, rstd, weight, eps, fused, first, group):
     for i in range(first, stop):
         p, o = simd.pointer(total) + i * n, simd.pointer(out) + i * n
         if rstd[i] >= 0.0:
-            _normalise(p, w, n, rstd[i], o, group * n)
+            _normalise(p, w, n, rstd[i], o)
         else:
             rstd[i] = _slowly(p, w, n, eps, o)
 
 
 @njit(forceinline=True, error_model="numpy")
-def _normalise(p, w, n, rstd, out, ahead):
-    """out = p * rstd * w; the same of the next group is asked for."""
+def _normalise(p, w, n, rstd, out):
+    """out = p * rstd * w"""
     L, r = simd.lanes(p), simd.splat(rstd, p)
     whole = n - n % (2 * L)
     for j in range(0, whole, 2 * L):
-        simd.prefetch(p, j + ahead)
-        simd.prefetch(p, j + L + ahead)
         simd.store(out, j, simd.load(p, j) * r * simd.load(w, j))
         simd.store(out, j + L, simd.load(p, j + L) * r * simd.load(w, j + L))
     for j in range(whole, n, L):
@@ -108,7 +107,7 @@ def rmsnorm_backward(
     weight = np.ones(N, x.dtype) if weight is None else contiguous(weight)
     dweight = np.zeros(N, x.dtype) if dweight is None else dweight
     dout, into, fused = contiguous(dout), contiguous(dweight), dresidual is not None
-    dresidual = contiguous(dresidual) if fused else dout
+    dresidual = dout if dresidual is None else contiguous(dresidual)
     rows = dout.reshape(-1), contiguous(x).reshape(-1), dresidual.reshape(-1), dx.reshape(-1)
     block, blocks = row_blocks(rstd.size, N)
     run = _blocks if x.size <= ALONE else _blocks_in_parallel
@@ -134,32 +133,30 @@ def _blocks_in_parallel(dout, x, dresidual, dx, fused, weight, rstd, block, sums
 
 @njit(error_model="numpy")
 def _block(dout, x, dresidual, dx, fused, weight, rstd, block, sums, b):
-    n, w = weight.size, simd.pointer(weight)
-    group, part = group_in_l2(n), np.empty(n, x.dtype)
+    n, w, stop = weight.size, simd.pointer(weight), min((b + 1) * block, rstd.size)
+    group, part = large_group(n), np.zeros(n, x.dtype)
     numbers = np.empty((group, 2), x.dtype)  # of each row: rstd, and rstd * the mean of g * xhat
     sums[b] = 0.0
-    for first in range(b * block, min((b + 1) * block, rstd.size), group):
-        rows, at = min(group, (b + 1) * block - first, rstd.size - first), first * n
+    for first in range(b * block, stop, group):
+        rows, at = min(group, stop - first), first * n
         d, p, q = simd.pointer(dout) + at, simd.pointer(x) + at, simd.pointer(dx) + at
         for r in range(rows):
             numbers[r, 0] = rstd[first + r]
-            mean = _mean(d + r * n, p + r * n, w, n, numbers[r, 0], q + r * n)
-            numbers[r, 1] = mean * numbers[r, 0]
-        _columns(d, p, w, simd.pointer(dresidual) + at, fused, q, n, rows, simd.pointer(numbers), part)
-        sums[b] += part
+            numbers[r, 1] = _mean(d + r * n, p + r * n, w, n, numbers[r, 0]) * numbers[r, 0]
+        _columns(d, p, w, simd.pointer(dresidual) + at, fused, q, n, rows, numbers, part)
+        if (first // group) % 4 == 3 or first + rows == stop:
+            add_into(sums[b], part)
 
 
 @njit(forceinline=True, error_model="numpy")
-def _mean(dout, x, weight, n, rstd, dx):
-    """The mean of g * xhat over a row, float64; the lines of dx, which is written next, are asked for."""
+def _mean(dout, x, weight, n, rstd):
+    """The mean of g * xhat over a row, float64."""
     L, r, total = simd.lanes(x), simd.splat(rstd, x), 0.0
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         whole = stop - (stop - start) % (2 * L)
         t0, t1 = simd.zeros(x), simd.zeros(x)
         for j in range(start, whole, 2 * L):
-            simd.prefetch_write(dx, j)
-            simd.prefetch_write(dx, j + L)
             t0 = simd.fma(simd.load(dout, j) * simd.load(weight, j), simd.load(x, j) * r, t0)
             t1 = simd.fma(simd.load(dout, j + L) * simd.load(weight, j + L), simd.load(x, j + L) * r, t1)
         for j in range(whole, stop, L):
@@ -171,19 +168,33 @@ def _mean(dout, x, weight, n, rstd, dx):
 
 @njit(forceinline=True, error_model="numpy")
 def _columns(dout, x, weight, dresidual, fused, dx, n, rows, numbers, part):
-    """dx of a group of rows; part gets its share of dweight."""
+    """dx of a group of rows; part gets its share of dweight added."""
     L = simd.lanes(x)
-    for j in range(0, n, L):
-        k = n - j
-        w, dw = load_up_to(weight, j, k), simd.zeros(x)
+    whole = n - n % (2 * L)
+    for j in range(0, whole, 2 * L):
+        w0, w1, dw0, dw1 = simd.load(weight, j), simd.load(weight, j + L), simd.load(part, j), simd.load(part, j + L)
         for r in range(rows):
-            at, rstd, mean = r * n + j, number_at(numbers, 2 * r), number_at(numbers, 2 * r + 1)
-            d, xhat = load_up_to(dout, at, k), load_up_to(x, at, k) * rstd
-            value = d * w * rstd - xhat * mean
+            at, s, c = r * n + j, numbers[r, 0], numbers[r, 1]
+            d0, xhat0 = simd.load(dout, at), simd.load(x, at) * s
+            d1, xhat1 = simd.load(dout, at + L), simd.load(x, at + L) * s
+            v0, v1 = d0 * w0 * s - xhat0 * c, d1 * w1 * s - xhat1 * c
             if fused:
-                value += load_up_to(dresidual, at, k)
-            store_up_to(dx, at, value, k)
-            simd.prefetch(x, at + rows * n)
-            simd.prefetch(dout, at + rows * n)
-            dw = simd.fma(d, xhat, dw)
-        store_up_to(part, j, dw, k)
+                v0 += simd.load(dresidual, at)
+                v1 += simd.load(dresidual, at + L)
+            simd.store(dx, at, v0)
+            simd.store(dx, at + L, v1)
+            dw0, dw1 = simd.fma(d0, xhat0, dw0), simd.fma(d1, xhat1, dw1)
+        simd.store(part, j, dw0)
+        simd.store(part, j + L, dw1)
+    for j in range(whole, n, L):
+        k = n - j
+        w0, dw0 = load_up_to(weight, j, k), load_up_to(part, j, k)
+        for r in range(rows):
+            at, s, c = r * n + j, numbers[r, 0], numbers[r, 1]
+            d0, xhat0 = load_up_to(dout, at, k), load_up_to(x, at, k) * s
+            v0 = d0 * w0 * s - xhat0 * c
+            if fused:
+                v0 += load_up_to(dresidual, at, k)
+            store_up_to(dx, at, v0, k)
+            dw0 = simd.fma(d0, xhat0, dw0)
+        store_up_to(part, j, dw0, k)
