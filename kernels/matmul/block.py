@@ -78,7 +78,6 @@ def fused_block(
 def _all_rows(a, a_row, a_step, c, c_row, d, d_row, d_column, out, out_row, activation, rows, n, k, work, tile_work):
     """All rows of A times the block of B that is packed in `work`."""
     lanes = simd.lanes(c)
-    group = max(lanes, ROWS)  # rows side by side in a panel of A
     packed = work + A_AT
     words = (k + numbers_per_word(work) - 1) // numbers_per_word(work)
     vectors = (n + lanes - 1) // lanes
@@ -86,22 +85,29 @@ def _all_rows(a, a_row, a_step, c, c_row, d, d_row, d_column, out, out_row, acti
         m = min(BLOCK_ROWS, rows - i0)
         if a_step == 1:
             pack_rows(a + i0 * a_row, a_row, m, k, packed)
-            row, step, panel = ROW_WORDS, 1, group * ROW_WORDS
         else:
-            pack_panels(a + i0, a_step, m, k, packed, group // lanes)
-            row, step, panel = 1, group, group * words
+            pack_panels(a + i0, a_step, m, k, packed, max(lanes, ROWS) // lanes)
         v = 0
         while v < vectors:
             w = panel_width(vectors - v, WIDEST)
             for r in range(0, m, ROWS):
                 i, j = i0 + r, v * lanes
-                _tile(w, packed + (r // group * panel + r % group * row), row, step, work + v * lanes * words,
+                at, row, step = (r * ROW_WORDS, ROW_WORDS, 1) if a_step == 1 else _in_panel(r, m, words, lanes)
+                _tile(w, packed + at, row, step, work + v * lanes * words,
                       c + (i * c_row + j), c_row, d + (i * d_row + j * d_column), d_row,
                       min(ROWS, m - r), min(w * lanes, n - j), words, tile_work)  # fmt: skip
                 if activation != NONE:
                     activate(activation, c + (i * c_row + j), c_row, out + (i * out_row + j), out_row,
                              min(ROWS, m - r), min(w * lanes, n - j))  # fmt: skip
             v += w
+
+
+@njit
+def _in_panel(r, m, words, lanes):
+    """Row r of m rows packed as panels: where it begins, how far to the next row and to the next k."""
+    width = max(lanes, ROWS)
+    first = r // width * width
+    return first * words + r - first, 1, min(width, (m - first + lanes - 1) // lanes * lanes)
 
 
 @njit
