@@ -14,7 +14,9 @@ import kernels
 from kernels import arrays, dispatch
 
 FOLDER = Path(kernels.__file__).parent
-FIVE = ("adamw", "cross_entropy", "gelu", "layernorm", "reparameterize")
+KERNELS = (
+    "adamw", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "reparameterize", "rotary", "silu",
+)  # fmt: skip
 
 
 def chosen(impl, x):
@@ -23,8 +25,8 @@ def chosen(impl, x):
 
 def test_available_lists_every_kernel_with_its_implementations():
     table = kernels.available()
-    assert {*FIVE, "attention"} <= set(table)
-    assert all(name in table[kernel] for kernel in FIVE for name in ("reference", "cpu"))
+    assert {*KERNELS, "attention"} <= set(table)
+    assert all(name in table[kernel] for kernel in KERNELS for name in ("reference", "cpu"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -84,7 +86,7 @@ def test_the_cuda_implementation_refuses_numpy_arrays():
         kernels.gelu_forward(np.ones(2, np.float32), impl="cuda")
 
 
-@pytest.mark.parametrize("kernel", FIVE)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_all_implementations_have_the_same_functions(kernel):
     public = [name for name in kernels.__all__ if name.startswith(kernel)]
     assert public
@@ -113,7 +115,7 @@ def test_nothing_in_the_package_imports_minillm():
 
 
 def test_references_are_written_for_any_array_library():
-    for kernel in FIVE:
+    for kernel in KERNELS:
         path = FOLDER / kernel / "reference.py"
         assert not {"numpy", "numba", "cupy"} & {name.split(".")[0] for name in imports(path)}, path
 
