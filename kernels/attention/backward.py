@@ -25,9 +25,9 @@ from ..numba_setup import njit, prange
 from . import signatures
 from .apart import Apart
 from .dropout import draw_row, drop_row
-from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step, spread
+from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
-from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen
+from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen, spread
 
 BLOCK_Q = 64
 MANY = 16  # tasks that are enough for any number of threads this is made for
@@ -130,7 +130,8 @@ def _pair(
             multiply(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, to_q, width, 1, vectors,
                      right - left)  # fmt: skip
         else:
-            multiply_seen(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, vectors, right - left)
+            multiply_seen(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, vectors, right - left,
+                          ROWS)  # fmt: skip
 
     for c in range(0, count, ROWS):  # of keys j + c, ...: queries low .. high - 1 see one of them
         low = max(0, j + c - offset - first) if causal else 0
@@ -142,7 +143,7 @@ def _pair(
                 if finite:
                     multiply(a + at_k, 1, block_k, b + at, panel, width, x, width, x, width, 1, vectors, high - low)
                 else:
-                    multiply_seen(a + at_k, 1, block_k, b + at, panel, width, x, width, vectors, high - low)
+                    multiply_seen(a + at_k, 1, block_k, b + at, panel, width, x, width, vectors, high - low, ROWS)
 
 
 pair = Apart(_pair, signatures.pair)

@@ -4,7 +4,10 @@
     pack.py         rows and turned keys, as tiles read them
     softmax.py      a row of scores between the products: masks, exp2, the online softmax
     forward.py      one task for each block of queries
+    decode.py       few queries and many keys: one task for some keys
     backward.py     one task for some blocks of keys
+    dropout.py      the mask, drawn again wherever it is needed
+    apart.py, signatures.py     what keeps compilation short
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .. import simd
 from ..checks import contiguous
 from . import signatures
 from .backward import backward, backward_parts, backward_words, pair, part
+from .decode import CUT, QUERIES, cut, decode, decode_words
 from .dropout import drop_options
 from .forward import block, forward, forward_words
 from .limits import small
@@ -42,10 +46,12 @@ def attention_forward(
     width = _width(D, q.dtype)
     q, k, v = (_rows(x) for x in (q, k, v))
     out, lse = _like(q), np.empty((B, H, T), q.dtype)
-    work = _workspace(q.dtype, forward_words(T, S, width))
-    rule = _rule(T, S, causal, offset, window)
-    drop = _dropout(q.dtype, dropout)
-    _compiled(forward, q.dtype)(q, k, v, *_plain_bias(bias, q), rule, scale, *drop, work, out, lse)
+    arguments = q, k, v, *_plain_bias(bias, q), _rule(T, S, causal, offset, window), scale, *_dropout(q.dtype, dropout)
+    if T <= QUERIES and width == D:
+        parts = np.empty((-(-S // CUT), B, H, T, D + 2 * _lanes(q.dtype)), q.dtype)
+        _compiled(decode, q.dtype)(*arguments, _workspace(q.dtype, decode_words(D)), parts, out, lse)
+    else:
+        _compiled(forward, q.dtype)(*arguments, _workspace(q.dtype, forward_words(T, S, width)), out, lse)
     return out, lse
 
 
@@ -78,9 +84,13 @@ def attention_backward(
     return dq, dk, dv
 
 
+def _lanes(dtype: np.dtype) -> int:
+    return simd.LANES32 * 4 // dtype.itemsize
+
+
 def _width(D: int, dtype: np.dtype) -> int:
     """D up to whole vectors."""
-    lanes = simd.LANES32 * 4 // dtype.itemsize
+    lanes = _lanes(dtype)
     return -(-D // lanes) * lanes
 
 
@@ -142,16 +152,21 @@ def _dropout(dtype: np.dtype, dropout: tuple[float, int, int] | None) -> tuple[A
 
 @cache
 def _room(dtype: np.dtype, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.empty((threads, 136), np.uint64), np.empty((threads, 256), dtype)
+    return np.empty((threads, CUT // 2 + 8), np.uint64), np.empty((threads, CUT), dtype)
 
 
 @cache
 def _compiled(kernel: Any, dtype: np.dtype) -> Any:
-    """`forward` or `backward`, compiled for a dtype. Calls take what there is; see signatures.py."""
+    """`forward`, `decode` or `backward`, compiled for a dtype. Calls take what there is; see signatures.py."""
     number = numba.from_dtype(dtype)
-    for inner in (block,) if kernel is forward else (pair, part):
-        inner.link(number)
+    inner, signature = {
+        forward: ((block,), signatures.forward),
+        decode: ((cut,), signatures.decode),
+        backward: ((pair, part), signatures.backward),
+    }[kernel]
+    for function in inner:
+        function.link(number)
     kernel.disable_compile(False)
-    kernel.compile((signatures.forward if kernel is forward else signatures.backward)(number))
+    kernel.compile(signature(number))
     kernel.disable_compile()
     return kernel

@@ -100,7 +100,7 @@ def _block(
                          vectors, right - left)  # fmt: skip
             else:
                 multiply_seen(s_ + left, block_k, 1, values + left * width, panel, width, o, width,
-                              vectors, right - left)  # fmt: skip
+                              vectors, right - left, ROWS)  # fmt: skip
 
     for i in range(n):
         total = simd.splat(simd.hsum(simd.load(l_, i * lanes)), l_)

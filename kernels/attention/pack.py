@@ -27,12 +27,6 @@ def row_at(x, b, h, i):
 
 
 @njit(**INNER)
-def spread(p, i):
-    """The number p[i] in every lane."""
-    return simd.splat(simd.hsum(simd.load_tail(p, i, 1)), p)
-
-
-@njit(**INNER)
 def pack_rows(source, stride, n, D, to, row, factor):
     """n rows of D numbers, times factor; True if none is NaN or infinite."""
     lanes = simd.lanes(source)

@@ -66,3 +66,15 @@ def backward(number: Any) -> tuple[Any, ...]:
     options = _array(number, 3), _array(number, 4), _bool, RULE, _scale, DROP
     rooms = types.Array(types.uint64, 2, "C"), types.Array(number, 2, "C"), types.Array(number, 2, "C")
     return *(_given(number),) * 5, *options, *rooms, types.Array(number, 5, "C"), *(_made(number),) * 3
+
+
+def cut(number: Any) -> tuple[Any, ...]:
+    """`decode._cut`"""
+    rooms = _words, types.Array(number, 1, "C"), Pointer(number), types.Array(number, 5, "C")
+    return *(_given(number),) * 3, _array(number, 4), _bool, RULE, _scale, DROP, *rooms, _i, _i, _i
+
+
+def decode(number: Any) -> tuple[Any, ...]:
+    """`decode.decode`"""
+    before, out = forward(number)[:-2], forward(number)[-2:]
+    return *before, types.Array(number, 5, "C"), *out

@@ -16,8 +16,7 @@ from numba.extending import overload
 from .. import simd
 from ..numba_setup import njit
 from ..vector.functions import scale as times_power
-from .pack import spread
-from .tiles import INNER
+from .tiles import INNER, spread
 
 LN2, LOG2_E = math.log(2.0), math.log2(math.e)
 

@@ -26,6 +26,13 @@ INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 ROWS, WIDE = (8, 2) if simd.TILE_ROWS == 8 else (4, 3)
 
 _tile1, _tile2, _wide = (simd.make_tile(ROWS, w) for w in (1, 2, WIDE))
+_row1, _row4 = (simd.make_tile(1, w) for w in (1, 4))  # one query
+
+
+@njit(**INNER)
+def spread(p, i):
+    """The number p[i] in every lane."""
+    return simd.splat(simd.hsum(simd.load_tail(p, i, 1)), p)
 
 
 @njit(**INNER)
@@ -48,20 +55,30 @@ def multiply(a, a_row, a_step, b, b_panel, b_row, c, c_row, d, d_row, d_step, ve
 
 
 @njit(**INNER)
-def multiply_seen(a, a_row, a_step, b, b_panel, b_row, c, c_row, vectors, k):
-    """C += A @ B where a zero in A skips its row of B, so that 0 * NaN and 0 * inf stay out: slow, and rarely needed.
+def multiply_seen(a, a_row, a_step, b, b_panel, b_row, c, c_row, vectors, k, rows):
+    """`rows` rows of C += A @ B where a zero in A skips its row of B: 0 * NaN and 0 * inf stay out. Slow, rarely needed.
 
     The same sums in the same order as `multiply`: other rows keep their bits when a row of B becomes NaN.
     """
     lanes = simd.lanes(c)
-    for r in range(ROWS):
+    for r in range(rows):
         for v in range(vectors):
             p = b + (v // WIDE * b_panel + v % WIDE * lanes)
             total = simd.zeros(c)
             for i in range(k):
-                weight = simd.load_tail(a, r * a_row + i * a_step, 1)
-                weight = simd.splat(simd.hsum(weight), c)
+                weight = spread(a, r * a_row + i * a_step)
                 if not simd.all_lanes(weight == 0.0):
                     total = simd.fma(weight, simd.load(p, i * b_row), total)
             at = r * c_row + v * lanes
             simd.store(c, at, total + simd.load(c, at))
+
+
+@njit(**INNER)
+def add_row(a, b, b_row, c, vectors, k):
+    """One row of C += A @ B, with B where it is."""
+    lanes = simd.lanes(c)
+    whole = vectors // 4 * 4
+    for v in range(0, whole, 4):
+        _row4(a, 0, 1, b + v * lanes, b_row, c + v * lanes, 0, c + v * lanes, 0, k)
+    for v in range(whole, vectors):
+        _row1(a, 0, 1, b + v * lanes, b_row, c + v * lanes, 0, c + v * lanes, 0, k)
