@@ -45,6 +45,8 @@ def test_bits_are_those_of_the_definition(count, seed, position):
         got = philox_bits(count, seed, position, impl=impl)
         assert got.dtype == np.uint32
         assert got.tolist() == expected
+        uniform = philox_uniform(count, seed, position, impl=impl)
+        assert uniform.tolist() == [(w >> 8) / 2**24 for w in expected]
 
 
 @settings(max_examples=40, deadline=None)
@@ -72,6 +74,8 @@ def test_normal_numbers_are_those_of_the_library_up_to_rounding(size, seed, posi
     for impl in ("reference", "cpu"):
         got = philox_normal(size, seed, position, np.float64, mean=0.5, std=2.0, impl=impl)
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-14)  # angles up to 2 pi are rounded by 4e-16
+    reference = philox_normal(size, seed, position, np.float64, impl="reference")
+    np.testing.assert_allclose(philox_normal(size, seed, position, np.float64, impl="cpu"), reference, atol=1e-14)
     single = philox_normal(size, seed, position, np.float32, mean=0.5, std=2.0, impl="cpu")
     np.testing.assert_allclose(single, expected, rtol=1.2e-7, atol=1e-13)
     assert single.dtype == np.float32
