@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
 import re
 import sys
 import time
@@ -16,7 +15,7 @@ from . import __doc__ as package_doc
 from . import environment
 from .suites import NAMES
 
-EPILOG = (package_doc or "").partition("\n")[2]
+EPILOG = (package_doc or "").partition("\n")[2].strip()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--shapes", nargs="+", default=[], metavar="AxBxC", help="other shapes for the suites named")
     p.add_argument("--threads", type=int, default=None, metavar="N", help="default: all usable cores")
     p.add_argument("--rivals", default="all", metavar="A,B", help="numpy,torch,torch.compile,torch.bf16,jax")
-    p.add_argument("--candidate", action="append", default=[], metavar="MODULE:FUNCTION", help="your kernel")
+    p.add_argument("--candidate", action="append", default=[], metavar="MODULE:FUNCTION[=KERNEL]", help="yours")
     p.add_argument("--cold", action="store_true", help="empty the caches before every repeat")
     p.add_argument("--seconds", type=float, default=None, help="of measured calls per implementation and case")
     p.add_argument("--repeats", type=int, default=None, help="rounds of blocks (timing.py); at least 2")
@@ -127,11 +126,10 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
     from .suites import load
     from .suites.limits import sizes
 
-    sys.path.insert(0, os.getcwd())  # where a candidate's module is
     started = time.perf_counter()
     seconds = arguments.seconds or (0.15 if options.quick else 0.5)
     budget = timing.Budget(seconds, max(2, arguments.repeats or (3 if options.quick else 5)), arguments.cold)
-    session = Session(options, budget, {}, dict(map(load_candidate, arguments.candidate)))
+    session = Session(options, budget, {}, list(map(load_candidate, arguments.candidate)))
     session.flush = flusher() if arguments.cold else None
     printer = report.Printer()
     printer.say("measuring the limits of this machine")
@@ -150,6 +148,9 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
                         step(case.name)
                         run_case(case, session)
         printer.rows(session.rows[before:])
+    for candidate in session.candidates:
+        if not candidate.joined:
+            session.note(f"{candidate.name} joined no case: none that ran is of kernels.{candidate.kernel}")
     for note in session.notes:
         printer.note(note)
     facts |= {"load_average_after": machine.load_average(), "limits": {n: vars(m) for n, m in session.limits.items()}}

@@ -26,7 +26,7 @@ class Session:
     options: Options
     budget: timing.Budget
     limits: dict[int, Limits]  # by number of threads
-    candidates: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    candidates: list[Candidate] = field(default_factory=list)
     flush: Callable[[], None] | None = None
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
@@ -37,18 +37,34 @@ class Session:
             self.notes.append(text)
 
 
-def load_candidate(spec: str) -> tuple[str, Callable[..., Any]]:
-    """ "module:function" -> (the name in the report, the function)."""
-    module, _, name = spec.partition(":")
-    if not module or not name:
-        raise CommandError(f"--candidate takes module:function, got {spec!r}")
+@dataclass
+class Candidate:
+    """A user's function, and the kernel that it stands for."""
+
+    name: str  # in the report
+    kernel: str
+    function: Callable[..., Any]
+    joined: int = 0  # cases
+
+
+def load_candidate(spec: str) -> Candidate:
+    """ "module:function" or "module:function=kernel"."""
+    name, _, kernel = spec.partition("=")
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise CommandError(f"--candidate takes module:function or module:function=kernel, got {spec!r}")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise CommandError(f"--candidate {spec}: {error}") from error
     if not callable(found):
-        raise CommandError(f"--candidate {spec}: {name} is {type(found).__name__}, not a function")
-    return spec, found
+        raise CommandError(f"--candidate {spec}: {function} is {type(found).__name__}, not a function")
+    kernel = kernel or function
+    if not callable(getattr(kernels, kernel, None)):
+        raise CommandError(
+            f"--candidate {spec}: there is no kernels.{kernel}; say which kernel it stands for: {name}=softmax_forward"
+        )
+    return Candidate(name, kernel, found)
 
 
 def implementations(case: Case, session: Session) -> dict[str, Make]:
@@ -59,8 +75,10 @@ def implementations(case: Case, session: Session) -> dict[str, Make]:
             session.note(f"{case.suite}: kernels.{case.kernel} does not exist; its cases are left out")
         else:
             found[OURS] = plain(function, **case.settings)
-        for name, candidate in session.candidates.items():
-            found[name] = plain(candidate, **case.settings)
+        for candidate in session.candidates:
+            if candidate.kernel == case.kernel:
+                found[candidate.name] = plain(candidate.function, **case.settings)
+                candidate.joined += 1
     found |= case.ours
     if found:
         allowed = session.options.rivals | ({"scipy"} if "numpy" in session.options.rivals else set())
@@ -168,7 +186,7 @@ def _again(case: Case, name: str, make: Make, run: Run, oracle: equal.Oracle) ->
 
 def _check(case: Case, name: str, run: Run, inputs: tuple, oracle: equal.Oracle, trusted: bool) -> equal.Verdict:
     """inputs: those that `run` works on; where it writes to them and returns nothing, they are the results."""
-    results = [equal.as_arrays(inputs if (r := run()) is None else r) for _ in range(case.calls)]
+    results = [equal.as_arrays(inputs if (r := run()) is None and case.in_place else r) for _ in range(case.calls)]
     outputs = results[0] if case.calls == 1 else [np.stack([r[0] for r in results])]  # type: ignore[misc]
     if case.select is not None:
         outputs = case.select(outputs)

@@ -70,7 +70,7 @@ def measure(runs: dict[str, Run], budget: Budget, flush: Callable[[], None] | No
     times = {name: Times() for name in runs}
     seconds = {name: _estimate(run) for name, run in runs.items()}
     names = list(runs)
-    for r in range(budget.rounds):
+    for r in range(budget.rounds if runs else 0):
         for name in names[r % len(names) :] + names[: r % len(names)]:
             share = budget.seconds / budget.rounds
             inner = 1 if flush else max(1, int(SAMPLE / seconds[name]))

@@ -7,6 +7,7 @@ memory, are left out beyond T = 1024. Causal products count the pairs that are s
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import kernels
+from kernels import simd
 
 from ..case import Case, Options, plain
 from ..rivals import jax_family, numpy, torch_family
@@ -36,12 +38,17 @@ def cases(options: Options) -> Iterator[Case]:
             picks = heads(B * H, T)
             case.reference = on_heads(picks, kernels.attention_forward, causal=causal, impl="reference")
             case.select = lambda outputs, picks=picks: [by_head(o)[picks] for o in outputs]
-            if "bf16" in kernels.attention_forward.__code__.co_varnames:
+            if takes_bf16(kernels.attention_forward):
                 case.ours["minillm.bf16"] = plain(kernels.attention_forward, causal=causal, bf16=True)
             case.rivals = torch_family(torch_attention(causal), bf16=True, compiled=False)
             if T <= 1024:
                 case.rivals |= jax_family(jax_attention(causal)) | numpy(numpy_attention(causal))
             yield case
+
+
+def takes_bf16(function: Callable[..., Any]) -> bool:
+    """The argument is there, and so are the instructions."""
+    return simd.HAS_BF16 and "bf16" in inspect.signature(function).parameters
 
 
 def pairs(T: int, causal: bool) -> float:

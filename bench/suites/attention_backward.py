@@ -11,7 +11,7 @@ import kernels
 
 from ..case import Case, Options, plain
 from ..rivals import jax_backward, torch_backward, with_inputs
-from .attention import QUICK, SHAPE, SHAPES, by_head, heads, jax_attention, on_heads, pairs, torch_attention
+from .attention import QUICK, SHAPE, SHAPES, by_head, heads, jax_attention, on_heads, pairs, takes_bf16, torch_attention
 
 __all__ = ["SHAPE", "TITLE", "cases"]
 
@@ -31,7 +31,7 @@ def cases(options: Options) -> Iterator[Case]:
             picks = heads(B * H, T)
             case.reference = on_heads(picks, kernels.attention_backward, causal=causal, impl="reference")
             case.select = lambda outputs, picks=picks: [by_head(o)[picks] for o in outputs]
-            if "bf16" in kernels.attention_backward.__code__.co_varnames:
+            if takes_bf16(kernels.attention_backward):
                 case.ours["minillm.bf16"] = plain(kernels.attention_backward, causal=causal, bf16=True)
             family = torch_backward(torch_attention(causal), bf16=True, compiled=False)
             if T <= 1024:

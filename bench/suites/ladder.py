@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import kernels
@@ -30,14 +31,13 @@ def cases(options: Options) -> Iterator[Case]:
             continue
         rungs = importlib.import_module(f"kernels.{name}.ladder").RUNGS
         case = _matmul(options) if name == "matmul" else _attention(options)
-        case.labels = {module: label for module, label in rungs}
+        case.labels = dict(rungs)
         case.ours = {module: plain(_function(name, module)) for module, _ in rungs}
         yield case
         if options.threads > 1:
             last = rungs[-1][0]
-            case.name, case.threads = case.name.replace("one thread", f"{options.threads} threads"), None
-            case.ours = {last: case.ours[last]}
-            yield case
+            name = case.name.replace("one thread", f"{options.threads} threads")
+            yield replace(case, name=name, threads=None, ours={last: case.ours[last]})
 
 
 def _function(name: str, module: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import kernels
+from kernels import simd
 
 from ..case import Case, Options, plain
 from ..rivals import jax_family, numpy, torch_family
@@ -31,7 +32,7 @@ def cases(options: Options) -> Iterator[Case]:
 
 def _case(name, a, b, flops: int, bytes_: int) -> Case:
     case = Case("matmul", name, (a, b), "matmul", flops=flops, bytes=bytes_)
-    if hasattr(kernels, "matmul_bf16"):
+    if simd.HAS_BF16:
         case.ours["minillm.bf16"] = plain(kernels.matmul_bf16)
     case.rivals = (
         numpy(lambda a, b: a @ b)
