@@ -56,7 +56,7 @@ def multiply(a, a_row, a_step, b, b_panel, b_row, c, c_row, d, d_row, d_step, ve
 
 @njit(**INNER)
 def multiply_seen(a, a_row, a_step, b, b_panel, b_row, c, c_row, vectors, k, rows):
-    """`rows` rows of C += A @ B where a zero in A skips its row of B: 0 * NaN and 0 * inf stay out. Slow, rarely needed.
+    """`rows` rows of C += A @ B where a zero in A skips its row of B: 0 * NaN and 0 * inf stay out. Slow, rarely used.
 
     The same sums in the same order as `multiply`: other rows keep their bits when a row of B becomes NaN.
     """
