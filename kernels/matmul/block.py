@@ -16,7 +16,7 @@ from ..numba_setup import njit
 from .activation import NONE, activate
 from .pack import pack_panels, pack_panels_turned, pack_rows
 from .sizes import A_AT, B_WORDS, BLOCK_ROWS, DEPTH, ROW_WORDS, ROWS, SQUARE_AT, WIDEST, ZEROS_AT
-from .tiles import multiply_tile, numbers_per_word, panel_width
+from .tiles import multiply_row, multiply_tile, numbers_per_word, panel_width
 
 
 @njit
@@ -116,10 +116,13 @@ def _tile(w, a, a_row, a_step, b, c, c_row, d, d_row, m, n, words, tile_work):
     lanes = simd.lanes(c)
     if m == ROWS and n == w * lanes:
         multiply_tile(w, a, a_row, a_step, b, c, c_row, d, d_row, words)
+        return
+    _copy(d, d_row, tile_work, w * lanes, m, n)
+    if m == 1:
+        multiply_row(w, a, a_step, b, tile_work, tile_work, words)
     else:
-        _copy(d, d_row, tile_work, w * lanes, m, n)
         multiply_tile(w, a, a_row, a_step, b, tile_work, w * lanes, tile_work, w * lanes, words)
-        _copy(tile_work, w * lanes, c, c_row, m, n)
+    _copy(tile_work, w * lanes, c, c_row, m, n)
 
 
 @njit

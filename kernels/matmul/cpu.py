@@ -112,10 +112,5 @@ def product(
     out_at, out_row = c_at, c_row
     if out is not None:
         out_at, out_row = first_element(out), out.strides[-2] // out.itemsize
-    if rows == 1 and b_step == 1 and c.ndim == 2:  # a vector times B by columns: C^T = B^T A^T packs A^T, not B
-        rows, columns = columns, rows
-        a_at, a_row, a_step, b_at, b_step, b_column = b_at, b_column, b_step, a_at, a_step, a_row
-        c_row = out_row = 1
-        d_row, d_column = d_column, 0
     products(a_at, a_row, a_step, b_at, b_step, b_column, c_at, c_row, d, d_row, d_column, accumulate, out_at, out_row,
              activation, rows, columns, depth, batch, work, tile_work)  # fmt: skip

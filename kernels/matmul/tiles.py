@@ -13,10 +13,10 @@ from numba.extending import overload
 
 from .. import simd
 from ..numba_setup import njit
-from .sizes import ROWS, WIDEST
+from .sizes import ROWS
 
-_TILES = [simd.make_tile(ROWS, w) for w in range(1, WIDEST + 1)]
-_TILES_BF16 = [simd.make_tile_bf16(ROWS, w) for w in range(1, WIDEST + 1)]
+_TILES = [simd.make_tile(rows, w) for rows in (ROWS, 1) for w in (1, 2, 3)]
+_TILES_BF16 = [simd.make_tile_bf16(rows, w) for rows in (ROWS, 1) for w in (1, 2, 3)]
 
 
 @njit
@@ -41,9 +41,13 @@ def multiply_tile(w, a, a_row, a_step, b, c, c_row, d, d_row, k):
     """C = D + A @ B for one tile, w vectors wide; k words of A and of a packed panel of B."""
 
 
+def multiply_row(w, a, a_step, b, c, d, k):
+    """The same for a tile of one row: what is left of A, or a vector, at an eighth of the cost."""
+
+
 @overload(multiply_tile)
 def _(w, a, a_row, a_step, b, c, c_row, d, d_row, k):
-    tile1, tile2, tile3 = _TILES_BF16 if a.dtype == types.int32 else _TILES
+    tile1, tile2, tile3, *_ = _TILES_BF16 if a.dtype == types.int32 else _TILES
 
     def multiply(w, a, a_row, a_step, b, c, c_row, d, d_row, k):
         lanes = simd.lanes(c)
@@ -53,5 +57,21 @@ def _(w, a, a_row, a_step, b, c, c_row, d, d_row, k):
             tile2(a, a_row, a_step, b, 2 * lanes, c, c_row, d, d_row, k)
         else:
             tile1(a, a_row, a_step, b, lanes, c, c_row, d, d_row, k)
+
+    return multiply
+
+
+@overload(multiply_row)
+def _(w, a, a_step, b, c, d, k):
+    *_, tile1, tile2, tile3 = _TILES_BF16 if a.dtype == types.int32 else _TILES
+
+    def multiply(w, a, a_step, b, c, d, k):
+        lanes = simd.lanes(c)
+        if w == 3:
+            tile3(a, 0, a_step, b, 3 * lanes, c, 0, d, 0, k)
+        elif w == 2:
+            tile2(a, 0, a_step, b, 2 * lanes, c, 0, d, 0, k)
+        else:
+            tile1(a, 0, a_step, b, lanes, c, 0, d, 0, k)
 
     return multiply
