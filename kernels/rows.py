@@ -1,7 +1,7 @@
 """What kernels do with a row of n numbers at pointer p (an array will do): sums, its largest number, exponentials.
 
 For one thread; float32 and float64. Sums run in several vectors at once, because an addition takes three or four cycles
-and one or two can start in each. Every BLOCK numbers the lanes are added up in float64: the sum of a long row is as
+and one or two can start in each. Every BLOCK vectors the lanes are added up in float64: the sum of a long row is as
 accurate as that of a short one.
 
 All are inlined where they are called: in a row of 64 numbers a call costs as much as the work, and a call that hands
@@ -15,7 +15,7 @@ import numpy as np
 from . import simd
 from .numba_setup import njit
 
-BLOCK = 4096
+BLOCK = 256  # vectors
 
 
 @njit(forceinline=True)
@@ -48,8 +48,8 @@ def set_number(p, i, value):
 def sum_row(p, n):
     """sum p_i, float64."""
     L, total = simd.lanes(p), 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (4 * L)
         s0, s1, s2, s3 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 4 * L):
@@ -67,8 +67,8 @@ def sum_row(p, n):
 def add_rows(p, q, out, n):
     """out_i = p_i + q_i, and the sum of them, float64."""
     L, total = simd.lanes(p), 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (2 * L)
         s0, s1 = simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 2 * L):
@@ -89,8 +89,8 @@ def add_rows(p, q, out, n):
 def dot_rows(p, q, n):
     """sum p_i q_i, float64."""
     L, total = simd.lanes(p), 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (4 * L)
         s0, s1, s2, s3 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 4 * L):
@@ -125,8 +125,8 @@ def largest(p, n):
 def exp_sum(p, n, shift):
     """sum exp(p_i - shift), float64."""
     L, total = simd.lanes(p), 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (2 * L)
         s0, s1 = simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 2 * L):
@@ -143,8 +143,8 @@ def exp_sum(p, n, shift):
 def store_exp(p, q, n, shift):
     """q_i = exp(p_i - shift), and the sum of them, float64. q may be p."""
     L, total = simd.lanes(p), 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (2 * L)
         s0, s1 = simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 2 * L):
@@ -179,8 +179,8 @@ def scale_and_shift(p, n, factor, shift):
 def weighted_distance(p, w, weighted, n, top):
     """sum w_i * (top - p_i), float64; unless `weighted`, the w are ones and not read."""
     L, total, one = simd.lanes(p), 0.0, simd.splat(1.0, p)
-    for start in range(0, n, BLOCK):
-        stop, s = min(start + BLOCK, n), simd.zeros(p)
+    for start in range(0, n, BLOCK * L):
+        stop, s = min(start + BLOCK * L, n), simd.zeros(p)
         for i in range(start, stop, L):
             term = (load_up_to(w, i, stop - i) if weighted else one) * (top - load_up_to(p, i, stop - i))
             s += simd.select(simd.first(stop - i, p), term, 0.0)

@@ -83,8 +83,8 @@ def _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, first,
 def _moments(p, n, centre):
     """The means of d = p - centre and of d^2, float64."""
     L, c, sum_d, sum_dd = simd.lanes(p), simd.splat(centre, p), 0.0, 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (2 * L)
         s0, s1, t0, t1 = simd.zeros(p), simd.zeros(p), simd.zeros(p), simd.zeros(p)
         for i in range(start, whole, 2 * L):

@@ -142,21 +142,23 @@ def _block(dout, x, dresidual, dx, fused, weight, rstd, block, sums, b):
         d, p, q = simd.pointer(dout) + at, simd.pointer(x) + at, simd.pointer(dx) + at
         for r in range(rows):
             numbers[r, 0] = rstd[first + r]
-            numbers[r, 1] = _mean(d + r * n, p + r * n, w, n, numbers[r, 0]) * numbers[r, 0]
+            numbers[r, 1] = _mean(d + r * n, p + r * n, w, n, numbers[r, 0], q + r * n) * numbers[r, 0]
         _columns(d, p, w, simd.pointer(dresidual) + at, fused, q, n, rows, numbers, part)
         if (first // group) % 4 == 3 or first + rows == stop:
             add_into(sums[b], part)
 
 
 @njit(forceinline=True, error_model="numpy")
-def _mean(dout, x, weight, n, rstd):
-    """The mean of g * xhat over a row, float64."""
+def _mean(dout, x, weight, n, rstd, dx):
+    """The mean of g * xhat over a row, float64. dx, which is written next, is asked for."""
     L, r, total = simd.lanes(x), simd.splat(rstd, x), 0.0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
+    for start in range(0, n, BLOCK * L):
+        stop = min(start + BLOCK * L, n)
         whole = stop - (stop - start) % (2 * L)
         t0, t1 = simd.zeros(x), simd.zeros(x)
         for j in range(start, whole, 2 * L):
+            simd.prefetch_write(dx, j)
+            simd.prefetch_write(dx, j + L)
             t0 = simd.fma(simd.load(dout, j) * simd.load(weight, j), simd.load(x, j) * r, t0)
             t1 = simd.fma(simd.load(dout, j + L) * simd.load(weight, j + L), simd.load(x, j + L) * r, t1)
         for j in range(whole, stop, L):
