@@ -1,9 +1,12 @@
-"""NumPy's BLAS library: which one, for which CPU, on how many threads."""
+"""NumPy's BLAS library: which one, for which CPU, on how many threads. Of use to the baselines only.
+
+Models multiply with `kernels.matmul`: OpenBLAS's threads and Numba's spin while they wait, and a training step that
+alternated between the two took up to 33 times as long as with one of them.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +45,3 @@ def threads() -> int | None:
     """How many threads OpenBLAS uses; None if it is not OpenBLAS."""
     function = _function("get_num_threads")
     return function() if function is not None else None
-
-
-def one_thread() -> None:
-    """Products on one thread, unless OPENBLAS_NUM_THREADS says otherwise.
-
-    OpenBLAS's threads and Numba's spin while they wait. A training step alternates between the two: on two busy cores a
-    step of the small GPT took 390 to 930 ms with two BLAS threads and 110 to 150 ms with one (idle: 100 and 120).
-    """
-    function = _function("set_num_threads", None)
-    if function is not None and "OPENBLAS_NUM_THREADS" not in os.environ:
-        function(1)

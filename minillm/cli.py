@@ -148,10 +148,8 @@ def _device(name: str) -> str:
 def _prepare(parsed: argparse.Namespace) -> Any:
     import kernels
 
-    from . import blas
     from .recipes.base import Common
 
-    blas.one_thread()
     device = _device(parsed.device)
     if parsed.kernels == "cuda" and device != "cuda":
         raise UsageError("--kernels cuda runs on GPU arrays: it needs --device cuda")

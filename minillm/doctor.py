@@ -69,7 +69,7 @@ def _blas() -> Fact:
     name = str(np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "unknown"))  # type: ignore[call-overload,index]
     if blas.openblas() is None:
         return Fact("BLAS", name, True)
-    text = f"{name}, core type {blas.core_type()}, {blas.threads()} threads (1 in `minillm train` and `demo`)"
+    text = f"{name}, core type {blas.core_type()}, {blas.threads()} threads (models use `kernels.matmul`)"
     forced = os.environ.get("OPENBLAS_CORETYPE")
     if forced:
         advice = (

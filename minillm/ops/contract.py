@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
+import kernels
+
 from ..device import array_module
 
 
@@ -68,6 +72,10 @@ def contract(x: Any, x_labels: str, y: Any, y_labels: str, keep: set[str]) -> tu
         return a.reshape((*[size[c] for c in batch], *[prod([size[c] for c in group]) for group in groups]))
 
     X, Y = arranged(x, x_labels, M, K), arranged(y, y_labels, K, N)
-    out = array_module(x).matmul(X, Y) if K else X * Y  # without K: (batch, M, 1) * (batch, 1, N)
+    if not K:
+        out = X * Y  # (batch, M, 1) * (batch, 1, N)
+    else:
+        ours = type(X) is np.ndarray and X.dtype.kind == "f"
+        out = kernels.matmul(X, Y) if ours else array_module(x).matmul(X, Y)
     labels = "".join([*batch, *M, *N])
     return out.reshape(tuple([size[c] for c in labels])), labels

@@ -32,6 +32,43 @@ def test_the_padding_row_starts_at_zero_and_stays():
         nn.Embedding(4, 3, padding_idx=4)
 
 
+class Twice(nn.ReLU):
+    """Not the activation that its parent is."""
+
+    def forward(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Tanh(), Twice()], ids=lambda m: repr(m)
+)
+def test_sequential_gives_what_its_modules_give_one_by_one(activation):
+    manual_seed(0)
+    first, last = nn.Linear(5, 7), nn.Linear(7, 3)
+    model = nn.Sequential(nn.Linear(4, 5), first, activation, nn.Linear(7, 7), activation, last, activation)
+    x = randn(6, 4)
+    y = x
+    for module in model:
+        y = module(y)
+    out = model(x)
+    np.testing.assert_allclose(out.numpy(), y.numpy(), rtol=1e-5, atol=1e-6)
+    c = randn(6, 3)
+    (out * c).sum().backward()
+    got = first.weight.grad
+    model.zero_grad()
+    (y * c).sum().backward()
+    np.testing.assert_allclose(got.numpy(), first.weight.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_activation_whose_setting_changes():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.GELU())
+    x = ones(1, 2)
+    model[0].weight.data[...] = 1
+    exact = model(x).numpy()
+    model[1].approximate = "tanh"
+    assert (model(x).numpy() != exact).all() and np.allclose(model(x).numpy(), exact, atol=1e-3)
+
+
 def test_settings_of_losses_are_checked_when_they_are_made():
     with pytest.raises(ValueError, match="reduction is one of none, mean, sum; got 'average'"):
         nn.MSELoss("average")

@@ -21,6 +21,8 @@ CASES: list[Case] = [
     case("gelu", lambda x: F.gelu(x, approximate="tanh"), normal(2, 3, scale=2.0), label="tanh",
          torch=lambda torch, x: torch.nn.functional.gelu(x, approximate="tanh")),
     case("silu", F.silu, normal(2, 3, scale=3.0), torch=lambda torch, x: torch.nn.functional.silu(x)),
+    case("swiglu", F.swiglu, normal(2, 3, scale=3.0), normal(2, 3),
+         torch=lambda torch, x, y: torch.nn.functional.silu(x) * y),
     case("mish", F.mish, normal(2, 3, scale=3.0), torch=lambda torch, x: torch.nn.functional.mish(x)),
     case("softplus", F.softplus, WIDE, torch=lambda torch, x: torch.nn.functional.softplus(x)),
     case("softplus", lambda x: F.softplus(x, beta=2.0, threshold=5.0), normal(6, scale=3.0),

@@ -40,6 +40,25 @@ def _dropped(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, dropout_p=0.4, generator=random.Generator(5))
 
 
+def _packed(label, qkv, heads, kv_heads, mask=None, **settings):
+    """self_attention, against PyTorch's function on the heads cut apart."""
+
+    def theirs(torch, x):
+        B, T, _ = x.shape
+        parts = x.reshape(B, T, heads + 2 * kv_heads, -1).transpose(1, 2).split([heads, kv_heads, kv_heads], 1)
+        y = _torch(mask, is_causal=settings.get("is_causal", False), enable_gqa=True)(torch, *parts)
+        return y.transpose(1, 2).reshape(B, T, -1)
+
+    return case(
+        "self_attention", lambda x: F.self_attention(x, heads, kv_heads, mask, **settings), qkv, label=label,
+        torch=theirs,
+    )  # fmt: skip
+
+
+def _packed_dropped(x):
+    return F.self_attention(x, 2, dropout_p=0.4, is_causal=True, generator=random.Generator(5))
+
+
 _Q, _K, _V = normal(1, 2, 3, 2), normal(1, 2, 4, 2), normal(1, 2, 4, 2)
 
 CASES: list[Case] = [
@@ -80,6 +99,11 @@ CASES: list[Case] = [
         torch=lambda torch, q, k, v, m: torch.nn.functional.scaled_dot_product_attention(q, k, v, m),
         label="mask with a gradient",
     ),
+    _packed("", normal(2, 3, 12), 2, 2),
+    _packed("causal, grouped heads", normal(2, 3, 8), 2, 1, is_causal=True),
+    _packed("mask", normal(1, 3, 12), 2, 2, _FLOAT[:, :3]),
+    _packed("mask per head", normal(1, 3, 6), 1, 1, _BOOL_HEADS[:1, :, :3]),
+    case("self_attention", _packed_dropped, normal(1, 4, 12), label="dropout"),
     case("scaled_dot_product_attention", _dropped, _Q, _K, _V, label="dropout"),
     case(
         "attention_weights", F.attention_weights, _Q, _K,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minillm import functional as F
 
 from .case import Case, case, normal
@@ -16,6 +18,17 @@ def _matmul(label: str, left: tuple[int, ...], right: tuple[int, ...]) -> Case:
 def _linear(label: str, *shapes: tuple[int, ...]) -> Case:
     draws = [normal(*shape) for shape in shapes]
     return case("linear", F.linear, *draws, torch=lambda torch, *xs: torch.nn.functional.linear(*xs), label=label)
+
+
+def _activated(name: str) -> Case:
+    """linear with an activation in the same op."""
+
+    def theirs(torch: Any, *xs: Any) -> Any:
+        z, f = torch.nn.functional.linear(*xs), torch.nn.functional
+        return f.gelu(z, approximate="tanh") if name == "gelu_tanh" else getattr(f, name)(z)
+
+    draws = [normal(2, 2, 3), normal(4, 3), normal(4)]
+    return case("linear", lambda *xs: F.linear(*xs, activation=name), *draws, torch=theirs, label=name)
 
 
 def _einsum(equation: str, *shapes: tuple[int, ...], label: str = "") -> Case:
@@ -43,6 +56,7 @@ CASES: list[Case] = [
     case("matmul", lambda x: F.matmul(x, x), normal(3, 3), torch=lambda torch, x: x @ x, label="x @ x"),
     _linear("", (2, 3), (4, 3), (4,)),
     _linear("no bias", (2, 3), (4, 3)),
+    *[_activated(name) for name in ("relu", "gelu", "gelu_tanh", "silu")],
     _linear("vector", (3,), (4, 3), (4,)),
     _linear("(B, T, in)", (2, 2, 3), (4, 3), (4,)),
     case(

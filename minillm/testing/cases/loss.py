@@ -28,6 +28,27 @@ def _cross_entropy(label, ids, draw, weight=None, **settings):
     return case("cross_entropy", ours, draw, torch=theirs, label=label)
 
 
+def _head(label, draw, weight, softcap=None, z_loss=0.0, **settings):
+    """Tokens against class vectors; ids for as many tokens as there are."""
+
+    def ours(x, w):
+        ids = np.resize(_IDS, x.shape[:-1])
+        return F.linear_cross_entropy(x, w, ids, softcap=softcap, z_loss=z_loss, **settings)
+
+    def theirs(torch, x, w):
+        ids = torch.tensor(np.resize(_IDS, tuple(x.shape[:-1]))).reshape(-1)
+        z = (x @ w.T).reshape(len(ids), -1)
+        z = z if softcap is None else softcap * torch.tanh(z / softcap)
+        rows = torch.nn.functional.cross_entropy(z, ids, **{**settings, "reduction": "none"})
+        rows = rows + z_loss * torch.where(ids == -100, 0, torch.logsumexp(z, 1) ** 2)
+        reduction = settings.get("reduction", "mean")
+        if reduction == "none":
+            return rows.reshape(x.shape[:-1])
+        return rows.sum() / ((ids != -100).sum() if reduction == "mean" else 1)
+
+    return case("linear_cross_entropy", ours, draw, weight, torch=theirs, label=label)
+
+
 def _nll(label, ids, draw, weight=None, **settings):
     def ours(x):
         return F.nll_loss(x, ids, weight=None if weight is None else _like(x, weight), **settings)
@@ -64,6 +85,7 @@ def _bce(name, draw, factors, **settings):
 _PROBABILITIES = positive(3, 4, low=0.1, high=0.9)
 _LOGITS_BCE = "binary_cross_entropy_with_logits"
 _ZERO = np.zeros((3, 4))
+_GREYS = np.linspace(0, 1, 24).reshape(2, 3, 4)
 
 CASES: list[Case] = [
     *[_cross_entropy(f"reduction={r}", _IDS, normal(4, 4), reduction=r) for r in _EVERY],
@@ -78,6 +100,8 @@ CASES: list[Case] = [
     _cross_entropy("(N, C, d1), none", np.array([[0, 1], [2, -100]]), normal(2, 3, 2), reduction="none"),
     *[_pairs("cross_entropy", normal(3, 4), _PROBABILITIES, reduction=r, label_smoothing=0.2) for r in _EVERY],
     _pairs("cross_entropy", normal(2, 3, 2), positive(2, 3, 2), label="probabilities, (N, C, d1)"),
+    *[_head(f"reduction={r}", normal(4, 3), normal(4, 3), reduction=r) for r in _EVERY],
+    *[_head(f"all, {r}", normal(2, 3, 2), normal(4, 2), 2.0, 0.1, label_smoothing=0.2, reduction=r) for r in _EVERY],
     *[_nll(f"reduction={r}", _IDS, normal(4, 4), reduction=r) for r in _EVERY],
     _nll("weight", _IDS, normal(4, 4), _WEIGHT),
     _nll("(C,)", np.array(1), normal(3)),
@@ -94,6 +118,20 @@ CASES: list[Case] = [
     *[_pairs(_LOGITS_BCE, normal(3, 4, scale=3.0), _PROBABILITIES, reduction=r) for r in _EVERY],
     _bce(_LOGITS_BCE, normal(3, 4), {"pos_weight": _WEIGHT}),
     _bce(_LOGITS_BCE, normal(3, 4), {"weight": _WEIGHT[:3, None], "pos_weight": _WEIGHT}),
+    case(
+        "bernoulli_nll", lambda x: F.bernoulli_nll(x, _like(x, _GREYS)), normal(2, 3, 4, scale=3.0),
+        torch=lambda torch, x: torch.nn.functional.binary_cross_entropy_with_logits(
+            x, torch.tensor(_GREYS).to(x.dtype), reduction="none").sum(-1),
+    ),
+    *[
+        case(
+            _LOGITS_BCE, lambda x, r=r: F.binary_cross_entropy_with_logits(x, _like(x, _GREYS), reduction=r),
+            normal(2, 3, 4, scale=3.0), label=f"constant targets, {r}",
+            torch=lambda torch, x, r=r: torch.nn.functional.binary_cross_entropy_with_logits(
+                x, torch.tensor(_GREYS).to(x.dtype), reduction=r),
+        )
+        for r in _EVERY
+    ],
     *[_pairs("kl_div", normal(3, 4), positive(3, 4), reduction=r) for r in ("sum", "none", "batchmean")],
     *[_pairs("kl_div", normal(3, 4), normal(3, 4), reduction=r, log_target=True) for r in ("sum", "none", "batchmean")],
-]
+]  # fmt: skip

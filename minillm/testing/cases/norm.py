@@ -42,4 +42,26 @@ CASES: list[Case] = [
         "rms_norm", lambda x, w: F.rms_norm(x, (3, 2), w), normal(2, 2, 3, 2), normal(3, 2),
         torch=lambda torch, x, w: torch.nn.functional.rms_norm(x, (3, 2), w), label="two axes, two leading",
     ),
+    case(
+        "add_layer_norm", lambda x, r, w, b: F.add_layer_norm(x, r, 5, w, b), normal(3, 5), normal(3, 5), normal(5),
+        normal(5),
+        torch=lambda torch, x, r, w, b: (torch.nn.functional.layer_norm(x + r, (5,), w, b), x + r),
+    ),
+    case(
+        "add_layer_norm", lambda x: F.add_layer_norm(x, x, (2, 2))[0], normal(3, 2, 2),
+        torch=lambda torch, x: torch.nn.functional.layer_norm(x + x, (2, 2)), label="norm alone, residual x itself",
+    ),
+    case(
+        "add_layer_norm", lambda x, r: F.add_layer_norm(x, r, 3)[1], normal(2, 3), normal(2, 3),
+        torch=lambda torch, x, r: x + r, label="sum alone",
+    ),
+    case(
+        "add_rms_norm", lambda x, r, w: F.add_rms_norm(x, r, 5, w), normal(3, 5), normal(3, 5), normal(5),
+        torch=lambda torch, x, r, w: (torch.nn.functional.rms_norm(x + r, (5,), w), x + r),
+    ),
+    case(
+        "add_rms_norm", lambda x, r, w: F.add_rms_norm(x, r, (2, 3), w, 0.1), normal(2, 2, 3), normal(2, 2, 3),
+        normal(2, 3), torch=lambda torch, x, r, w: (torch.nn.functional.rms_norm(x + r, (2, 3), w, 0.1), x + r),
+        label="two axes",
+    ),
 ]  # fmt: skip
