@@ -56,7 +56,7 @@ def cross_entropy_with_grad(
     xp = array_module(logits)
     z = logits.astype(xp.float64)
     loss, lse = cross_entropy_forward(z, targets, ignore_index, label_smoothing, weight)
-    factor = xp.zeros(len(targets)) + factor  # (N,)
+    factor = xp.zeros(targets.shape) + factor  # (N,)
     dlogits = cross_entropy_backward(factor, z, targets, lse, ignore_index, label_smoothing, weight)
     if out is None:
         out = xp.empty(logits.shape, logits.dtype)

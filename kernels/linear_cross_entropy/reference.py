@@ -32,7 +32,7 @@ def linear_cross_entropy(
     xp, V, s = array_module(x), weight.shape[0], label_smoothing
     kept = (targets != ignore_index)[:, None]  # (N, 1)
     wide, w, y = xp.where(kept, x, 0).astype(xp.float64), weight.astype(xp.float64), xp.where(kept[:, 0], targets, 0)
-    z = wide @ w.T  # (N, V)
+    z = xp.matmul(wide, w.T)  # (N, V)
     if softcap:
         z = softcap * xp.tanh(z / softcap)
     hit = (xp.arange(V) == y[:, None]).astype(xp.float64)  # (N, V)
@@ -47,9 +47,9 @@ def linear_cross_entropy(
     dz = p - (1 - s) * hit - s / V + 2 * z_loss * lse * p
     if softcap:
         dz = dz * (1 - (z / softcap) ** 2)
-    du = xp.where(kept, (xp.zeros(len(y)) + factor)[:, None] * dz, 0)  # (N, V)
-    total = du.T @ wide  # (V, D)
+    du = xp.where(kept, (xp.zeros(y.shape) + factor)[:, None] * dz, 0)  # (N, V)
+    dx, total = xp.matmul(du, w).astype(x.dtype), xp.matmul(du.T, wide)  # (N, D), (V, D)
     if dweight is None:
-        return loss, (du @ w).astype(x.dtype), total.astype(x.dtype)
+        return loss, dx, total.astype(x.dtype)
     dweight[...] = (total + dweight).astype(x.dtype)
-    return loss, (du @ w).astype(x.dtype), dweight
+    return loss, dx, dweight

@@ -209,6 +209,22 @@ def _calls():
         "cross_entropy_backward": (
             lambda d, z, t, s: kernels.cross_entropy_backward(d, z, t, s), (column, x, targets, column)
         ),
+        "cross_entropy_with_grad": (
+            lambda z, t, f, w: kernels.cross_entropy_with_grad(z, t, f, weight=w, label_smoothing=0.1),
+            (x, targets, column, row),
+        ),
+        "linear_cross_entropy": (
+            lambda a, w, t, f: kernels.linear_cross_entropy(a, w, t, f, label_smoothing=0.1, softcap=5.0, z_loss=0.1),
+            (x, np.concatenate([y, z]), targets, column),
+        ),
+        "softmax_forward": (lambda a: kernels.softmax_forward(a), (x,)),
+        "softmax_backward": (lambda *a: kernels.softmax_backward(*a), (y, x)),
+        "log_softmax_forward": (lambda a: kernels.log_softmax_forward(a), (x,)),
+        "log_softmax_backward": (lambda *a: kernels.log_softmax_backward(*a), (y, x)),
+        "rmsnorm_forward": (lambda a, w, r: kernels.rmsnorm_forward(a, w, 1e-5, residual=r), (x, row, y)),
+        "rmsnorm_backward": (
+            lambda d, a, w, s, r: kernels.rmsnorm_backward(d, a, w, s, dresidual=r, dweight=w), (y, x, row, column, z)
+        ),
         "reparameterize_forward": (lambda *a: kernels.reparameterize_forward(*a), (x, y, z)),
         "reparameterize_backward": (lambda *a: kernels.reparameterize_backward(*a), (w, column, x, y, z)),
         "silu_forward": (kernels.silu_forward, (x,)),
