@@ -74,7 +74,7 @@ def fused_block(
         k0 += k_most
 
 
-@njit
+@njit(inline="always")
 def _all_rows(a, a_row, a_step, c, c_row, d, d_row, d_column, out, out_row, activation, rows, n, k, work, tile_work):
     """All rows of A times the block of B that is packed in `work`."""
     lanes = simd.lanes(c)

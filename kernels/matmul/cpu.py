@@ -7,10 +7,14 @@
     sizes.py      sizes of the blocks; the workspace        strides.py    any strides, at one compiled version
     activation.py what `linear` does to a tile
 
+NumPy's BLAS is never called. Its threads and Numba's spin against each other: a product and a kernel in turn, 0.24 ms
+of work, take 8 ms on two cores. Ours is as fast where time is spent (see the ladder), costs 3 us more a call for
+matrices of up to 32 x 32, and gives the same bits for a row alone and among others, which BLAS does not.
+
 Why blocks at all: a product of n x n matrices makes n^3 multiplications out of n^2 numbers, but a plain loop loads two
-numbers for each. One core multiplies 32 pairs a cycle here and loads 16 numbers from L1, 8 from L2, and 2 from memory:
-so a number has to be used often once it is close. Each block of the loops is loaded once from a slow level and used
-many times from a faster one:
+numbers for each. A core of AMD Zen 4 multiplies and adds 16 pairs of float32 a cycle, and loads 16 numbers from L1, 8
+from L2, about 1 from memory: so a number has to be used often once it is close. Each block of the loops is loaded once
+from a slow level and used many times from a faster one:
 
          memory               L2, 1 MB            L1, 32 KB          registers, 2 KB
     +--------------+       +-----------+

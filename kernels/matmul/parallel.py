@@ -30,8 +30,10 @@ def products(
     row_parts, column_parts = cut(rows, columns, matrices, workers, WIDEST * simd.lanes(c))
     tasks = matrices * row_parts * column_parts
     if workers == 1:
-        _some(0, tasks, row_parts, column_parts, a, a_row, a_step, b, b_step, b_column, c, c_row, d, d_row, d_column,
-              accumulate, out, out_row, activation, rows, columns, depth, batch, work[0], tile_work[0])  # fmt: skip
+        first = tasks - tasks  # a 0 of the type that the other call has: one compilation less
+        _some(first, tasks, row_parts, column_parts,
+              a, a_row, a_step, b, b_step, b_column, c, c_row, d, d_row, d_column, accumulate, out, out_row,
+              activation, rows, columns, depth, batch, work[0], tile_work[0])  # fmt: skip
     else:
         for w in prange(workers):
             _some(w * tasks // workers, (w + 1) * tasks // workers, row_parts, column_parts,
