@@ -21,36 +21,43 @@ from ..vector.types import Pointer
 
 
 class Apart:
-    """body: an @njit function of pointers and numbers that returns nothing; signature(dtype): the types of these."""
+    """body: an @njit function of pointers and more that returns nothing; signature(number, word): its arguments' types.
 
-    def __init__(self, body: Any, signature: Callable[[types.Type], tuple[types.Type, ...]]):
+    number is the floating dtype of its pointers; word is int32 where there are pointers to int32 too, else number.
+    """
+
+    def __init__(self, body: Any, signature: Callable[[Any, Any], tuple[types.Type, ...]]):
         self.body, self.signature = body, signature
         self.call = self._make_call()
 
-    def link(self, dtype: types.Type) -> None:
-        """Compile the body for pointers to `dtype`, or take it from the cache, and register its symbol."""
-        self.body.compile(self.signature(dtype))
-        result = self.body.overloads[self.signature(dtype)]
+    def link(self, number: types.Type, word: types.Type) -> None:
+        """Compile the body for these, or take it from the cache, and register its symbol."""
+        signature = self.signature(number, word)
+        self.body.compile(signature)
+        result = self.body.overloads[signature]
         address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
-        llvm.add_symbol(self._symbol(dtype), address)
+        llvm.add_symbol(self._symbol(number, word), address)
 
-    def _symbol(self, dtype: types.Type) -> str:
-        return f"{self.body.py_func.__module__}.{self.body.py_func.__name__}.{dtype}"
+    def _symbol(self, number: types.Type, word: types.Type) -> str:
+        return f"{self.body.py_func.__module__}.{self.body.py_func.__name__}.{number}.{word}"
 
     def _make_call(self) -> Any:
         """call((argument, ...)), inside @njit functions"""
 
         @intrinsic
         def call(typingctx, arguments):
-            dtype = next(t.dtype for t in arguments if isinstance(t, Pointer))
-            wanted = self.signature(dtype)
+            pointed = [t.dtype for t in arguments if isinstance(t, Pointer)]
+            number = next(t for t in pointed if isinstance(t, types.Float))
+            word = types.int32 if types.int32 in pointed else number
+            wanted = self.signature(number, word)
 
             def generate(context, builder, sig, args):
                 values = cgutils.unpack_tuple(builder, args[0])
                 pairs = zip(values, arguments, wanted, strict=True)
                 values = [context.cast(builder, value, given, t) for value, given, t in pairs]
                 t = ir.FunctionType(context.get_value_type(types.none), [v.type for v in values])
-                builder.call(cgutils.get_or_insert_function(builder.module, t, self._symbol(dtype)), values)
+                symbol = self._symbol(number, word)
+                builder.call(cgutils.get_or_insert_function(builder.module, t, symbol), values)
                 return context.get_dummy_value()
 
             return types.void(arguments), generate

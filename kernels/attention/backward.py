@@ -28,6 +28,7 @@ from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
 from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen, spread
+from .words import along, as_pairs, as_rows, either
 
 BLOCK_Q = 64
 MANY = 16  # tasks that are enough for any number of threads this is made for
@@ -53,6 +54,13 @@ def backward_words(S, width):
     return BLOCK_Q * (2 * width + 2 * block_k + 16) + 5 * block_k * width + 16 * width + 16 * WIDE
 
 
+@njit
+def backward_bf16_words(S, width):
+    """Words of bfloat16 that a task needs beside that."""
+    block_k = backward_sizes(S, width)
+    return BLOCK_Q * (3 * width + 2 * block_k) + 2 * block_k * width + width + block_k
+
+
 @njit(**INNER)
 def _of_keys(work, block_k, width):
     """keys, values (panels), k_, dk_, dv_ (block_k, width), stage; before them, zeros and what `_of_queries` gives."""
@@ -71,10 +79,28 @@ def _of_queries(work, block_k, width):
     return q_, dout_, delta_, p_, p_ + BLOCK_Q * block_k
 
 
+@njit(**INNER)
+def _words_of_keys(words, block_k, width):
+    """Room for keys, values, k_; before it, room for what `_words_of_queries` gives."""
+    keys = words + BLOCK_Q * (3 * width + 2 * block_k) + width + block_k
+    size = block_k * width // 2
+    return keys, keys + size, keys + 2 * size
+
+
+@njit(**INNER)
+def _words_of_queries(words, block_k, width):
+    """Room for q_ and dout_ as A (rows), as B (pairs), then ds_ as A and p_, ds_ turned."""
+    q_a, size = words, BLOCK_Q * width
+    q_b = q_a + 2 * size + width
+    ds_a = q_b + size
+    p_b = ds_a + BLOCK_Q * block_k + block_k
+    return q_a, q_a + size, q_b, q_b + size // 2, ds_a, p_b, p_b + BLOCK_Q * block_k // 2
+
+
 @njit(no_cpython_wrapper=True)
 def _pair(
     dout, dout_row, q, q_row, out, out_row, lse, bias, bias_sizes, has_bias, rule, scale, drop, word, pairs,
-    keep, work, dq, first, j, T, S, D, width, finite_k,
+    keep, work, words, dq, first, j, T, S, D, width, finite_k,
 ):  # fmt: skip
     """A block of queries (first, ...) and a block of keys (j, ...): adds to dq, dk_ and dv_."""
     causal, offset, window = rule
@@ -89,6 +115,11 @@ def _pair(
     finite &= pack_rows(dout, dout_row, n, D, dout_, width, 1.0)
     clear_rows(q_, width, n, rows, width)
     clear_rows(dout_, width, n, rows, width)
+    a1, a2, b1, b2, ds_words, c1, c2 = _words_of_queries(words, block_k, width)
+    q_a, dout_a = as_rows(q_, rows, width, width, a1), as_rows(dout_, rows, width, width, a2)
+    q_b, dout_b = as_pairs(q_, n, width, width, b1), as_pairs(dout_, n, width, width, b2)
+    b1, b2, b3 = _words_of_keys(words, block_k, width)
+    keys_b, values_b, k_b = either(keys, b1), either(values, b2), either(k_, b3)  # made by `_part`
     for i in range(n):  # delta_i = dout_i . out_i
         total = simd.zeros(q)
         for d in range(0, D, lanes):
@@ -104,10 +135,9 @@ def _pair(
         columns = (right - left + lanes - 1) // lanes
         to = left + columns * lanes
         s, ds = p_ + r * block_k, ds_ + r * block_k
-        multiply(q_ + r * width, width, 1, keys + left * width, panel * width, panel, s + left, block_k,
-                 work, 0, 0, columns, D)  # fmt: skip
-        multiply(dout_ + r * width, width, 1, values + left * width, panel * width, panel, ds + left, block_k,
-                 work, 0, 0, columns, D)  # fmt: skip
+        at, b_panel, k = along(left * width, words), along(panel * width, words), along(D, words)
+        multiply(q_a + r * width, width, 1, keys_b + at, b_panel, panel, s + left, block_k, work, 0, 0, columns, k)
+        multiply(dout_a + r * width, width, 1, values_b + at, b_panel, panel, ds + left, block_k, work, 0, 0, columns, k)
         for i in range(r, last + 1):
             s_i, ds_i = p_ + i * block_k, ds_ + i * block_k
             if has_bias:
@@ -127,23 +157,31 @@ def _pair(
                 clear_rows(x + to, 0, 0, 1, block_k - to)
         to_q = dq + r * width
         if finite_k:
-            multiply(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, to_q, width, 1, vectors,
-                     right - left)  # fmt: skip
+            ds_a = as_rows(ds + left, last + 1 - r, block_k, to - left, ds_words)
+            multiply(ds_a, block_k, 1, k_b + along(left, words) * width, panel, width, to_q, width, to_q, width, 1,
+                     vectors, along(right - left, words))  # fmt: skip
         else:
             multiply_seen(ds + left, block_k, 1, k_ + left * width, panel, width, to_q, width, vectors, right - left,
                           ROWS)  # fmt: skip
 
+    clear_rows(p_, block_k, n, n + n % 2, block_k)
+    clear_rows(ds_, block_k, n, n + n % 2, block_k)
+    p_b, ds_b = as_pairs(p_, n, block_k, block_k, c1), as_pairs(ds_, n, block_k, block_k, c2)
     for c in range(0, count, ROWS):  # of keys j + c, ...: queries low .. high - 1 see one of them
         low = max(0, j + c - offset - first) if causal else 0
         high = min(n, j + min(c + ROWS, count) - 1 + window - offset - first)
-        if low < high:
-            at, at_k = low * width, low * block_k + c
-            for a, b, to in ((p_, dout_, dv_), (ds_, q_, dk_)):
-                x = to + c * width
-                if finite:
-                    multiply(a + at_k, 1, block_k, b + at, panel, width, x, width, x, width, 1, vectors, high - low)
-                else:
-                    multiply_seen(a + at_k, 1, block_k, b + at, panel, width, x, width, vectors, high - low, ROWS)
+        if low >= high:
+            continue
+        to_v, to_k = dv_ + c * width, dk_ + c * width
+        if finite:
+            low = low // 2 * 2  # two queries to a word of bfloat16
+            at, at_p, k = along(low, words) * width, along(low, words) * block_k + c, along(high - low, words)
+            multiply(p_b + at_p, 1, block_k, dout_b + at, panel, width, to_v, width, to_v, width, 1, vectors, k)
+            multiply(ds_b + at_p, 1, block_k, q_b + at, panel, width, to_k, width, to_k, width, 1, vectors, k)
+        else:
+            at, at_p, k = low * width, low * block_k + c, high - low
+            multiply_seen(p_ + at_p, 1, block_k, dout_ + at, panel, width, to_v, width, vectors, k, ROWS)
+            multiply_seen(ds_ + at_p, 1, block_k, q_ + at, panel, width, to_k, width, vectors, k, ROWS)
 
 
 pair = Apart(_pair, signatures.pair)
@@ -152,7 +190,7 @@ _pair_apart = pair.call
 
 @njit(no_cpython_wrapper=True)
 def _part(
-    dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs, keep, work, partial, dk, dv, b, g, part
+    dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs, keep, work, words, partial, dk, dv, b, g, part
 ):  # fmt: skip
     """Part `part` of the key blocks of kv head g."""
     H, T, D = q.shape[1:]
@@ -160,12 +198,13 @@ def _part(
     causal, offset, window = rule
     lanes = simd.lanes(work)
     block_k = backward_sizes(S, width)
+    panel = WIDE * lanes
     blocks = (S + block_k - 1) // block_k
     keys, values, k_, dk_, dv_, stage = _of_keys(work, block_k, width)
     size = partial.shape[3] * width
     dq = simd.pointer(partial) + ((part * q.shape[0] + b) * H + g * group) * size
     clear_rows(dq, width, 0, group * partial.shape[3], width)
-    clear_rows(work, 0, 0, 1, WIDE * lanes)
+    clear_rows(work, 0, 0, 1, panel)
     for turn in range((blocks + parts - 1) // parts):
         # Dealt to and fro, because with causal the first blocks have most queries.
         j = (turn * parts + (part if turn % 2 == 0 else parts - 1 - part)) * block_k
@@ -175,6 +214,11 @@ def _part(
         pack_panels(row_at(k, b, g, j), row_step(k), count, D, keys, stage)
         pack_panels(row_at(v, b, g, j), row_step(v), count, D, values, stage)
         finite = pack_rows(row_at(k, b, g, j), row_step(k), count, D, k_, width, 1.0)
+        clear_rows(k_, width, count, count + count % 2, width)
+        b1, b2, b3 = _words_of_keys(words, block_k, width)
+        as_pairs(keys, (count + panel - 1) // panel * width, panel, panel, b1)
+        as_pairs(values, (count + panel - 1) // panel * width, panel, panel, b2)
+        as_pairs(k_, count, width, width, b3)
         clear_rows(dk_, width, 0, block_k, width)
         clear_rows(dv_, width, 0, block_k, width)
         start = max(0, j - offset) // ROWS * ROWS if causal else 0  # the queries that see one of these keys
@@ -185,7 +229,7 @@ def _part(
                     row_at(dout, b, h, first), row_step(dout), row_at(q, b, h, first), row_step(q),
                     row_at(out, b, h, first), row_step(out), simd.pointer(lse) + ((b * H + h) * T + first),
                     row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias, rule, scale,
-                    drop, (b * H + h) * T * S, pairs, keep, work, dq + ((h - g * group) * size + first * width),
+                    drop, (b * H + h) * T * S, pairs, keep, work, words, dq + ((h - g * group) * size + first * width),
                     first, j, T, S, D, width, finite,
                 ))  # fmt: skip
         for i in range(count):
@@ -217,17 +261,17 @@ _part_apart = part.call
 
 
 @njit(parallel=True)
-def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs, keep, work, partial, dq, dk, dv):
+def backward(dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs, keep, work, words, partial, dq, dk, dv):
     """partial: (parts, B, H, T up to a multiple of ROWS, D up to whole vectors)"""
     B, H, _T = lse.shape
     heads_kv, parts = k.shape[1], partial.shape[0]
     for task in prange(B * heads_kv * parts):
         b, g, n = task // (heads_kv * parts), task // parts % heads_kv, task % parts
         thread = get_thread_id()
-        mine = simd.pointer(work) + thread * work.shape[1]
+        mine, my_words = simd.pointer(work) + thread * work.shape[1], simd.pointer(words) + thread * words.shape[1]
         _part_apart((
-            dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs[thread], keep[thread], mine, partial,
-            dk, dv, b, g, n,
+            dout, q, k, v, out, lse, bias, has_bias, rule, scale, drop, pairs[thread], keep[thread], mine, my_words,
+            partial, dk, dv, b, g, n,
         ))  # fmt: skip
     for task in prange(B * H):
         _sum_parts(partial, scale, dq, task // H, task % H)

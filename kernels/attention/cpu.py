@@ -21,10 +21,10 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from . import signatures
-from .backward import backward, backward_parts, backward_words, pair, part
+from .backward import backward, backward_bf16_words, backward_parts, backward_words, pair, part
 from .decode import CUT, QUERIES, cut, decode, decode_words
 from .dropout import drop_options
-from .forward import block, forward, forward_words
+from .forward import block, forward, forward_bf16_words, forward_words
 from .limits import small
 from .tiles import ROWS
 
@@ -40,18 +40,22 @@ def attention_forward(
     window: int | None,
     scale: float,
     dropout: tuple[float, int, int] | None = None,
+    bf16: bool = False,
 ) -> tuple[Any, Any]:
     """See `kernels.attention`, which checks the arguments. (out (B, H, T, D), lse (B, H, T))."""
     (B, H, T, D), S = q.shape, k.shape[2]
     width = _width(D, q.dtype)
+    word = _word(q.dtype, bf16)
     q, k, v = (_rows(x) for x in (q, k, v))
     out, lse = _like(q), np.empty((B, H, T), q.dtype)
     arguments = q, k, v, *_plain_bias(bias, q), _rule(T, S, causal, offset, window), scale, *_dropout(q.dtype, dropout)
-    if T <= QUERIES and width == D:
+    if T <= QUERIES and width == D:  # in float32 with bf16 too: it waits for memory, not for products
         parts = np.empty((-(-S // CUT), B, H, T, D + 2 * _lanes(q.dtype)), q.dtype)
-        _compiled(decode, q.dtype)(*arguments, _workspace(q.dtype, decode_words(D)), parts, out, lse)
+        _compiled(decode, q.dtype, q.dtype)(*arguments, _workspace(q.dtype, decode_words(D)), parts, out, lse)
     else:
-        _compiled(forward, q.dtype)(*arguments, _workspace(q.dtype, forward_words(T, S, width)), out, lse)
+        work = _workspace(q.dtype, forward_words(T, S, width))
+        words = _workspace(word, forward_bf16_words(T, S, width)) if bf16 else _room(q.dtype, len(work))[1]
+        _compiled(forward, q.dtype, word)(*arguments, work, words, out, lse)
     return out, lse
 
 
@@ -69,18 +73,21 @@ def attention_backward(
     window: int | None,
     scale: float,
     dropout: tuple[float, int, int] | None = None,
+    bf16: bool = False,
 ) -> tuple[Any, Any, Any]:
     """See `kernels.attention`. (dq (B, H, T, D), dk (B, H_kv, S, D), dv (B, H_kv, S, D))."""
     (B, H, T, D), (heads_kv, S) = q.shape, k.shape[1:3]
     width = _width(D, q.dtype)
+    word = _word(q.dtype, bf16)
     dout, q, k, v, out = (_rows(x) for x in (dout, q, k, v, out))
     dq, dk, dv = _like(q), _like(k), _like(v)
     work = _workspace(q.dtype, backward_words(S, width))
+    words = _workspace(word, backward_bf16_words(S, width)) if bf16 else _room(q.dtype, len(work))[1]
     partial = np.empty((backward_parts(B * heads_kv, S, width), B, H, -(-T // ROWS) * ROWS, width), q.dtype)
     rule = _rule(T, S, causal, offset, window)
     arguments = dout, q, k, v, out, contiguous(lse), *_plain_bias(bias, q), rule, scale
     drop = _dropout(q.dtype, dropout)
-    _compiled(backward, q.dtype)(*arguments, *drop, work, partial, dq, dk, dv)
+    _compiled(backward, q.dtype, word)(*arguments, *drop, work, words, partial, dq, dk, dv)
     return dq, dk, dv
 
 
@@ -155,18 +162,28 @@ def _room(dtype: np.dtype, threads: int) -> tuple[np.ndarray, np.ndarray]:
     return np.empty((threads, CUT // 2 + 8), np.uint64), np.empty((threads, CUT), dtype)
 
 
+def _word(dtype: np.dtype, bf16: bool) -> np.dtype:
+    """What operands of products are packed into: numbers, or words of two bfloat16."""
+    if bf16 and not simd.HAS_BF16:
+        raise NotImplementedError(
+            "attention: bf16=True needs a CPU with AVX512_BF16 (kernels.simd.HAS_BF16), which this one is not; "
+            "leave it out, or pass impl='reference' to see what rounding to bfloat16 does"
+        )
+    return np.dtype(np.int32) if bf16 else dtype
+
+
 @cache
-def _compiled(kernel: Any, dtype: np.dtype) -> Any:
-    """`forward`, `decode` or `backward`, compiled for a dtype. Calls take what there is; see signatures.py."""
-    number = numba.from_dtype(dtype)
+def _compiled(kernel: Any, dtype: np.dtype, word: np.dtype) -> Any:
+    """`forward`, `decode` or `backward`, compiled for these dtypes. Calls take what there is; see signatures.py."""
+    number, packed = numba.from_dtype(dtype), numba.from_dtype(word)
     inner, signature = {
         forward: ((block,), signatures.forward),
         decode: ((cut,), signatures.decode),
         backward: ((pair, part), signatures.backward),
     }[kernel]
     for function in inner:
-        function.link(number)
+        function.link(number, packed)
     kernel.disable_compile(False)
-    kernel.compile(signature(number))
+    kernel.compile(signature(number, packed))
     kernel.disable_compile()
     return kernel

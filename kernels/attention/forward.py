@@ -23,6 +23,7 @@ from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
 from .tiles import ROWS, WIDE, multiply, multiply_seen
+from .words import along, as_pairs, as_rows
 
 
 @njit
@@ -39,10 +40,17 @@ def forward_words(T, S, width):
     return block_q * (2 * width + 32) + 2 * block_k * width + ROWS * block_k + 16 * width + 16 * WIDE
 
 
+@njit
+def forward_bf16_words(T, S, width):
+    """Words of bfloat16 that a task needs beside that."""
+    block_q, block_k = forward_sizes(T, S, width)
+    return block_q * width + block_k * width + ROWS * block_k + width
+
+
 @njit(no_cpython_wrapper=True)
 def _block(
     q, q_row, k, k_row, v, v_row, T, S, D, first, rule, scale, bias, bias_sizes, has_bias, drop, word, pairs, keep,
-    work, out, out_row, lse,
+    work, words, out, out_row, lse,
 ):  # fmt: skip
     """Queries first, first + 1, ... of a head."""
     lanes = simd.lanes(work)
@@ -59,6 +67,9 @@ def _block(
     values = keys + block_k * width  # (block_k, width)
     s_ = values + block_k * width  # (ROWS, block_k)
     stage = s_ + ROWS * block_k
+    keys_words = words + (block_q * width)
+    values_words = keys_words + block_k * width // 2
+    p_words = values_words + block_k * width // 2
     clear_rows(work, 0, 0, 1, panel)
     clear_rows(o_, width, 0, rows, width)
     clear_rows(l_, lanes, 0, rows, lanes)
@@ -66,12 +77,16 @@ def _block(
         simd.store(m_, i * lanes, simd.splat(-np.inf, m_))
     pack_rows(q, q_row, n, D, q_, width, scale * LOG2_E)
     clear_rows(q_, width, n, rows, width)
+    q_a = as_rows(q_, rows, width, width, words)
 
     from_key, to_key = seen(first, S, rule)[0], seen(first + n - 1, S, rule)[1]
     for j in range(from_key // panel * panel, to_key, block_k):
         count = min(block_k, S - j)
         pack_panels(k + j * k_row, k_row, count, D, keys, stage)
         finite = pack_rows(v + j * v_row, v_row, count, D, values, width, 1.0)
+        clear_rows(values, width, count, count + count % 2, width)
+        keys_b = as_pairs(keys, (count + panel - 1) // panel * width, panel, panel, keys_words)
+        values_b = as_pairs(values, count, width, width, values_words)
         for r in range(0, n, ROWS):
             last = min(r + ROWS, n) - 1
             left = max(0, seen(first + r, S, rule)[0] - j) // panel * panel
@@ -80,8 +95,8 @@ def _block(
                 continue
             columns = (right - left + lanes - 1) // lanes
             to = left + columns * lanes
-            multiply(q_ + r * width, width, 1, keys + left * width, panel * width, panel, s_ + left, block_k,
-                     work, 0, 0, columns, D)  # fmt: skip
+            multiply(q_a + r * width, width, 1, keys_b + along(left * width, words), along(panel * width, words), panel,
+                     s_ + left, block_k, work, 0, 0, columns, along(D, words))  # fmt: skip
             for i in range(r, last + 1):
                 s = s_ + (i - r) * block_k
                 if has_bias:
@@ -96,8 +111,9 @@ def _block(
                     drop_row(s + left, keep, to - left)
             o = o_ + r * width
             if finite:
-                multiply(s_ + left, block_k, 1, values + left * width, panel, width, o, width, o, width, 1,
-                         vectors, right - left)  # fmt: skip
+                p_a = as_rows(s_ + left, last + 1 - r, block_k, to - left, p_words)
+                multiply(p_a, block_k, 1, values_b + along(left, words) * width, panel, width, o, width, o, width, 1,
+                         vectors, along(right - left, words))  # fmt: skip
             else:
                 multiply_seen(s_ + left, block_k, 1, values + left * width, panel, width, o, width,
                               vectors, right - left, ROWS)  # fmt: skip
@@ -116,7 +132,7 @@ _block_apart = block.call
 
 
 @njit(parallel=True)
-def forward(q, k, v, bias, has_bias, rule, scale, drop, pairs, keep, work, out, lse):
+def forward(q, k, v, bias, has_bias, rule, scale, drop, pairs, keep, work, words, out, lse):
     B, H, T, D = q.shape
     group, S = H // k.shape[1], k.shape[2]
     lanes = simd.lanes(work)
@@ -131,6 +147,7 @@ def forward(q, k, v, bias, has_bias, rule, scale, drop, pairs, keep, work, out, 
             row_at(v, b, h // group, 0), row_step(v), T, S, D, first, rule, scale,
             row_at(bias, b % bias.shape[0], h % bias.shape[1], 0), bias.shape[2:], has_bias,
             drop, (b * H + h) * T * S, pairs[get_thread_id()], keep[get_thread_id()],
-            simd.pointer(work) + get_thread_id() * work.shape[1], row_at(out, b, h, first), row_step(out),
+            simd.pointer(work) + get_thread_id() * work.shape[1],
+            simd.pointer(words) + get_thread_id() * words.shape[1], row_at(out, b, h, first), row_step(out),
             simd.pointer(lse) + ((b * H + h) * T + first),
         ))  # fmt: skip

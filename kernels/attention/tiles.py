@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba import types
+from numba.extending import overload
+
 from .. import simd
 from ..numba_setup import njit
 
@@ -25,7 +28,8 @@ INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # ones are no faster here, and two vectors fit head dims of 32, 64, 128. CPUs with 16 registers take 4 x 3.
 ROWS, WIDE = (8, 2) if simd.TILE_ROWS == 8 else (4, 3)
 
-_tile1, _tile2, _wide = (simd.make_tile(ROWS, w) for w in (1, 2, WIDE))
+_TILES = tuple(simd.make_tile(ROWS, w) for w in range(1, WIDE + 1))
+_TILES_BF16 = tuple(simd.make_tile_bf16(ROWS, w) for w in range(1, WIDE + 1))
 _row1, _row4 = (simd.make_tile(1, w) for w in (1, 4))  # one query
 
 
@@ -35,23 +39,37 @@ def spread(p, i):
     return simd.splat(simd.hsum(simd.load_tail(p, i, 1)), p)
 
 
+def _tile(w, a, a_row, a_step, b, b_row, c, c_row, d, d_row, k):
+    """A tile of w <= WIDE vectors, of numbers or, where a and b point to int32, of pairs of bfloat16."""
+
+
+@overload(_tile)
+def _(w, a, a_row, a_step, b, b_row, c, c_row, d, d_row, k):
+    tiles = _TILES_BF16 if a.dtype == types.int32 else _TILES
+    narrow, middle, wide = tiles[0], tiles[1], tiles[-1]
+
+    def tile(w, a, a_row, a_step, b, b_row, c, c_row, d, d_row, k):
+        if w == WIDE:
+            wide(a, a_row, a_step, b, b_row, c, c_row, d, d_row, k)
+        elif w == 1:
+            narrow(a, a_row, a_step, b, b_row, c, c_row, d, d_row, k)
+        elif WIDE > 2:
+            middle(a, a_row, a_step, b, b_row, c, c_row, d, d_row, k)
+
+    return tile
+
+
 @njit(**INNER)
 def multiply(a, a_row, a_step, b, b_panel, b_row, c, c_row, d, d_row, d_step, vectors, k):
-    """ROWS rows of C = D + A @ B, `vectors` vectors wide; pointers of one dtype.
+    """ROWS rows of C = D + A @ B, `vectors` vectors wide.
 
     d_step 0: D is one row of WIDE vectors of zeros (with d_row 0); d_step 1: D is a matrix, usually C itself.
     """
     lanes = simd.lanes(c)
-    v = 0
-    while v + WIDE <= vectors:
+    for v in range(0, vectors, WIDE):
         at = v * lanes
-        _wide(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
-        v += WIDE
-    at = v * lanes
-    if vectors - v == 1:
-        _tile1(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
-    elif WIDE > 2 and vectors - v == 2:
-        _tile2(a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
+        w = min(WIDE, vectors - v)
+        _tile(w, a, a_row, a_step, b + v // WIDE * b_panel, b_row, c + at, c_row, d + at * d_step, d_row, k)
 
 
 @njit(**INNER)

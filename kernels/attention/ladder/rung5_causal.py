@@ -2,8 +2,8 @@
 
 Blocks of keys after the last query are not visited, and in the block on the diagonal each 8 queries are computed only
 as far as the last of them sees keys: a tile is 16 keys wide, so that 8 queries waste some 12 keys instead of half a
-block. For that, softmax and second product follow at once for each 8 queries, whose scores stay in L1. And o is rescaled
-only where a larger score came, which gets rare after the first blocks.
+block. For that, softmax and second product follow at once for each 8 queries, whose scores stay in L1. And o is
+rescaled only where a larger score came, which gets rare after the first blocks.
 
 Reached: 56 % of the limit, causal 51 %.    Run: python -m bench ladder attention
 """
