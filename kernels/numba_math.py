@@ -3,8 +3,6 @@
     x = n log(2) + r, with n an integer and |r| <= log(2) / 2          exp(x) = 2^n * exp(r)
 
 exp(r) is its Taylor series to r^13, which is below 1e-17 of it; log(2) is split in two so that n log(2) loses nothing.
-
-Numba's cache looks at the file of the kernel that is called, not at this one: after an edit here, delete __pycache__.
 """
 
 from __future__ import annotations

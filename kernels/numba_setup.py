@@ -102,7 +102,7 @@ class _Announce(event.Listener):
 
     def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
-        if not self.said and dispatcher.py_func.__module__.startswith("kernels."):
+        if not self.said and str(dispatcher.py_func.__module__).startswith("kernels."):  # None for one made by exec
             _Announce.said = True
             print("kernels: compiling for this CPU; takes seconds, once: the result is kept on disk", file=sys.stderr)
 

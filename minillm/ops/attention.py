@@ -16,6 +16,7 @@ import kernels
 
 from ..device import array_module
 from ..engine import op
+from ..precision import in_bf16
 from ..random import Generator, default_generator
 from .arrays import array_of
 from .dropout import dropout_at
@@ -133,21 +134,24 @@ def attention_composite(q, k, v, mask=None, is_causal=False, offset=0, window=No
 @op(composite=attention_composite)
 def _scaled_dot_product_attention(q, k, v, mask, is_causal, offset, window, scale, drop):
     """Attention without its (T, S) array; q (B, H, T, D), k and v (B, H_kv, S, D), mask a constant."""
-    out, lse = kernels.attention_forward(q, k, v, bias=mask, **options_of(is_causal, offset, window, scale, drop))
-    return out, {"lse": lse}
+    options = options_of(is_causal, offset, window, scale, drop, in_bf16(q))
+    out, lse = kernels.attention_forward(q, k, v, bias=mask, **options)
+    return out, {"lse": lse, "bf16": in_bf16(q)}
 
 
 @_scaled_dot_product_attention.vjp
-def _(dout, q, k, v, mask, is_causal, offset, window, scale, drop, out, lse):
-    options = options_of(is_causal, offset, window, scale, drop)
+def _(dout, q, k, v, mask, is_causal, offset, window, scale, drop, out, lse, bf16):
+    options = options_of(is_causal, offset, window, scale, drop, bf16)
     return kernels.attention_backward(dout, q, k, v, out, lse, bias=mask, **options)
 
 
-def options_of(is_causal, offset, window, scale, drop):
+def options_of(is_causal, offset, window, scale, drop, bf16):
     """The kernel's options."""
     options = {"causal": is_causal, "offset": offset, "window": window, "scale": scale}
     if drop is not None:
         options |= dict(zip(("dropout_p", "seed", "position"), drop))
+    if bf16:
+        options["bf16"] = True
     return options
 
 

@@ -14,6 +14,7 @@ from ..arguments import composed
 from ..device import array_module
 from ..dtypes import promote
 from ..engine import op
+from ..precision import in_bf16
 from ..recording import is_grad_enabled
 from ..summation import unbroadcast
 from .activation import gelu, relu, silu
@@ -120,19 +121,20 @@ def linear_composite(x, weight, bias=None, activation=None):
 @op(composite=linear_composite)
 def _linear(x, weight, bias, activation):
     _check_linear(x, weight, bias, activation)
-    out, pre = kernels.linear_forward(x, weight, bias, activation=activation, keep_pre=is_grad_enabled())
-    return out, {"pre": pre, "result": out if activation == "relu" else None}
+    bf16 = in_bf16(x)
+    out, pre = kernels.linear_forward(x, weight, bias, activation=activation, bf16=bf16, keep_pre=is_grad_enabled())
+    return out, {"pre": pre, "result": out if activation == "relu" else None, "bf16": bf16}
 
 
 _linear.__name__ = "linear"  # what errors and pictures of the graph show
 
 
 @_linear.vjp
-def _(dout, x, weight, pre, result, activation, needs_grad, into=None):
+def _(dout, x, weight, pre, result, activation, bf16, needs_grad, into=None):
     needs = tuple([node is not None for node in needs_grad[:3]])
     _, dweight, dbias, _ = into or (None,) * 4  # where the gradients of parameters are added up
     return kernels.linear_backward(
-        dout, x, weight, pre, result, activation=activation, needs=needs, dweight=dweight, dbias=dbias
+        dout, x, weight, pre, result, activation=activation, needs=needs, dweight=dweight, dbias=dbias, bf16=bf16
     )
 
 

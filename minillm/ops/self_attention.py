@@ -8,6 +8,7 @@ import kernels
 
 from ..device import array_module
 from ..engine import op
+from ..precision import in_bf16
 from ..random import Generator
 from .attention import attention_composite, check_mask, fits_kernel, options_of, reserve_dropout
 from .elementwise import to_dtype
@@ -67,17 +68,18 @@ def self_attention_composite(qkv, heads, kv_heads, mask, is_causal, offset, wind
 @op(composite=self_attention_composite)
 def _self_attention(qkv, heads, kv_heads, mask, is_causal, offset, window, scale, drop):
     q, k, v = _cut(qkv, heads, kv_heads)
-    out, lse = kernels.attention_forward(q, k, v, bias=mask, **options_of(is_causal, offset, window, scale, drop))
-    return _join(out), {"lse": lse}
+    options = options_of(is_causal, offset, window, scale, drop, in_bf16(qkv))
+    out, lse = kernels.attention_forward(q, k, v, bias=mask, **options)
+    return _join(out), {"lse": lse, "bf16": in_bf16(qkv)}
 
 
 _self_attention.__name__ = "self_attention"  # what errors and pictures of the graph show
 
 
 @_self_attention.vjp
-def _(dout, qkv, heads, kv_heads, mask, is_causal, offset, window, scale, drop, out, lse):
+def _(dout, qkv, heads, kv_heads, mask, is_causal, offset, window, scale, drop, out, lse, bf16):
     q, k, v = _cut(qkv, heads, kv_heads)
-    options = options_of(is_causal, offset, window, scale, drop)
+    options = options_of(is_causal, offset, window, scale, drop, bf16)
     douts, outs = _heads(dout, heads), _heads(out, heads)
     gradients = kernels.attention_backward(douts, q, k, v, outs, lse, bias=mask, **options)
     return array_module(qkv).concatenate([_join(g) for g in gradients], axis=2)
