@@ -97,8 +97,8 @@ def _check(kernel: str, logits: Any, targets: Any, ignore_index: int, label_smoo
     N, V = logits.shape
     targets = checked_targets(kernel, targets, logits, N, V, ignore_index)
     for name, array in others.items():
-        if array is not None:
-            shape = (V,) if name == "weight" else (N, V) if name == "out" else (N,)
+        shape = (V,) if name == "weight" else (N, V) if name == "out" else (N,)
+        if array is not None and array.shape != shape:
             check_shape(kernel, name, array, shape, f"as logits are {logits.shape}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{kernel}: label_smoothing is {label_smoothing}, expected a number from 0 to 1")

@@ -28,7 +28,7 @@ def cross_entropy_forward(
 ) -> tuple[Any, Any]:
     N = logits.shape[0]
     z, loss, lse = contiguous(logits), np.empty(N, logits.dtype), np.empty(N, logits.dtype)
-    _run(FORWARD, z, targets, 0.0, ignore_index, label_smoothing, weight, loss, lse, z)
+    _run(FORWARD, z, targets, None, ignore_index, label_smoothing, weight, loss, lse, z)
     return loss, lse
 
 
@@ -76,7 +76,8 @@ def _run(
 ) -> None:
     N, V = z.shape
     factors = np.empty(N)
-    factors[:] = factor
+    if factor is not None:
+        factors[:] = factor
     if weight is None:
         weights, weight_sum = np.empty(0, z.dtype), float(V)
     else:

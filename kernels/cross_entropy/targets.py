@@ -9,6 +9,8 @@ import numpy as np
 from ..arrays import array_module, is_array
 from ..checks import check_shape
 
+_INT64, _UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+
 
 def checked_targets(kernel: str, targets: Any, logits: Any, N: int, V: int, ignore_index: int) -> Any:
     """The targets as int64, once they are N class numbers below V, or ignore_index, beside `logits` (or what they are
@@ -20,12 +22,12 @@ def checked_targets(kernel: str, targets: Any, logits: Any, N: int, V: int, igno
     if array_module(targets) is not xp:
         libraries = f"targets belong to {array_module(targets).__name__} but logits to {xp.__name__}"
         raise TypeError(f"{kernel}: {libraries}; move one of them")
-    check_shape(kernel, "targets", targets, (N,), f"one class number a row of {N}")
-    if targets.dtype != np.int64:
-        targets = targets.astype(xp.int64)
-    bad = (targets < 0) | (targets >= V)
-    if bool(bad.any()):
-        bad = bad & (targets != ignore_index)
+    if targets.shape != (N,):
+        check_shape(kernel, "targets", targets, (N,), f"one class number a row of {N}")
+    if targets.dtype is not _INT64 and targets.dtype != _INT64:
+        targets = targets.astype(_INT64)
+    if xp is not np or np.count_nonzero(targets.view(_UINT64) >= V):  # negative numbers are large ones there
+        bad = ((targets < 0) | (targets >= V)) & (targets != ignore_index)
         if bool(bad.any()):
             row = int(xp.argmax(bad))
             raise IndexError(

@@ -7,6 +7,8 @@ from typing import Any
 from ..checks import check_arrays, check_shape
 from ..dispatch import implementation
 
+_OF_COLUMNS, _OF_ROWS = frozenset(("weight", "bias", "dweight", "dbias")), frozenset(("mean", "rstd"))
+
 
 def layernorm_forward(
     x: Any,
@@ -67,9 +69,6 @@ def _check(kernel: str, x: Any, **others: Any) -> None:
         raise ValueError(f"{kernel}: x has shape {x.shape}, expected (..., N) with N >= 1: no mean over nothing")
     for name, array in others.items():
         if array is not None:
-            shape = x.shape
-            if name in ("weight", "bias", "dweight", "dbias"):
-                shape = x.shape[-1:]
-            elif name in ("mean", "rstd"):
-                shape = x.shape[:-1]
-            check_shape(kernel, name, array, shape, f"as x is {x.shape}")
+            shape = x.shape[-1:] if name in _OF_COLUMNS else x.shape[:-1] if name in _OF_ROWS else x.shape
+            if array.shape != shape:
+                check_shape(kernel, name, array, shape, f"as x is {x.shape}")

@@ -42,9 +42,10 @@ def layernorm_backward(
     into = contiguous(dweight), contiguous(dbias)
     run = _blocks if x.size <= ALONE else _blocks_in_parallel
     run(*rows, fused, weight, contiguous(mean).reshape(-1), contiguous(rstd).reshape(-1), block, sums, *into)
-    for given, sum_ in zip((dweight, dbias), into):
-        if sum_ is not given:
-            given[...] = sum_
+    if into[0] is not dweight:
+        dweight[...] = into[0]
+    if into[1] is not dbias:
+        dbias[...] = into[1]
     return dx, dweight, dbias
 
 

@@ -54,4 +54,5 @@ def _check(kernel: str, x: Any, **others: Any) -> None:
         raise ValueError(f"{kernel}: x has shape {x.shape}, expected (..., N) with N >= 1: no mean over nothing")
     for name, array in others.items():
         shape = x.shape[-1:] if name in ("weight", "dweight") else x.shape[:-1] if name == "rstd" else x.shape
-        check_shape(kernel, name, array, shape, f"as x is {x.shape}")
+        if array is not None and array.shape != shape:
+            check_shape(kernel, name, array, shape, f"as x is {x.shape}")
