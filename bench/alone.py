@@ -6,7 +6,6 @@ block of this harness, between blocks of NumPy and of our kernels whose thread p
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -35,14 +34,14 @@ print(statistics.median(times))
 
 def main() -> None:
     threads = environment.usable_cores()
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "OMP"))}
+    plain = dict(os.environ)
     environment.prepare(threads, [])
     harness = _in_harness(threads)
     for name, setup in CALLS.items():
         code = ALONE.format(threads=threads, setup=setup)
         alone = float(subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True).stdout)
-        print(f"{name:24} alone {alone * 1e6:9.1f} µs   here {harness[name] * 1e6:9.1f} µs   {harness[name] / alone:.2f}")
-    print(json.dumps({"GOMP_SPINCOUNT": os.environ["GOMP_SPINCOUNT"]}))
+        here = harness[name]
+        print(f"{name:24} alone {alone * 1e6:9.1f} µs   here {here * 1e6:9.1f} µs   here / alone {here / alone:.2f}")
 
 
 def _in_harness(threads: int) -> dict[str, float]:

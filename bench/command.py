@@ -84,13 +84,14 @@ def _shapes(texts: list[str], suites: list[str]) -> list[tuple[int, ...]]:
     return shapes
 
 
-def _rivals(text: str) -> frozenset[str]:
+def _rivals(text: str, quick: bool = False) -> frozenset[str]:
+    """Those asked for and installed; --quick without a choice leaves out what takes half a minute to compile."""
     from . import rivals
     from .case import CommandError
 
     there = rivals.installed()
     if text == "all":
-        return there
+        return there - {"torch.compile"} if quick else there
     asked = {name for name in text.split(",") if name and name != "none"}
     if unknown := asked - set(rivals.NAMES):
         raise CommandError(f"--rivals: no {sorted(unknown)[0]!r}; there are {', '.join(rivals.NAMES)}, none, all")
@@ -114,7 +115,7 @@ def _main(arguments: argparse.Namespace, threads: int) -> int:
             raise CommandError(f"--compare {arguments.compare}: {error}") from error
     options = Options(
         quick=arguments.quick, threads=threads, shapes=_shapes(arguments.shapes, suites),
-        rivals=_rivals(arguments.rivals), only=arguments.only, names=names,
+        rivals=_rivals(arguments.rivals, arguments.quick), only=arguments.only, names=names,
     )  # fmt: skip
     return _measure(arguments, options, suites, old)
 
@@ -127,7 +128,7 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
     from .suites.limits import sizes
 
     started = time.perf_counter()
-    seconds = arguments.seconds or (0.15 if options.quick else 0.5)
+    seconds = arguments.seconds or (0.15 if options.quick else 0.4)
     budget = timing.Budget(seconds, max(2, arguments.repeats or (3 if options.quick else 5)), arguments.cold)
     session = Session(options, budget, {}, list(map(load_candidate, arguments.candidate)))
     session.flush = flusher() if arguments.cold else None
@@ -151,6 +152,9 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
     for candidate in session.candidates:
         if not candidate.joined:
             session.note(f"{candidate.name} joined no case: none that ran is of kernels.{candidate.kernel}")
+    loads = sorted(row["load"] for row in session.rows if row["load"] is not None)
+    if loads and loads[len(loads) // 2] > 0.1:
+        session.note(f"others kept {loads[len(loads) // 2]:.0%} of the cores busy: repeat this run when they have gone")
     for note in session.notes:
         printer.note(note)
     facts |= {"load_average_after": machine.load_average(), "limits": {n: vars(m) for n, m in session.limits.items()}}

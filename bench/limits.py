@@ -110,11 +110,11 @@ def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",)
     return limits
 
 
-def _best(run: Callable[[], object], repeats: int) -> float:
-    """The shortest of at least `repeats` calls and of 30 ms of them."""
+def _best(run: Callable[[], object], repeats: int, seconds: float = 0.03) -> float:
+    """The shortest of at least `repeats` calls, and of as many as take so long: others' load comes in bursts."""
     run()
-    best, end = np.inf, time.perf_counter() + 0.03
-    while repeats > 0 or time.perf_counter() < end:  # the load of a machine comes in bursts
+    best, end = np.inf, time.perf_counter() + seconds
+    while repeats > 0 or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         best = min(best, time.perf_counter() - start)
@@ -123,9 +123,9 @@ def _best(run: Callable[[], object], repeats: int) -> float:
 
 
 def _peak(threads: int, repeats: int) -> float:
-    n, sums = 2_000_000, np.zeros(threads, np.float32)
+    n, sums = 200_000, np.zeros(threads, np.float32)
     start = np.arange(12 * simd.LANES32, dtype=np.float32)
-    return threads * n * 12 * simd.LANES32 * 2 / _best(lambda: _fmas_in_parallel(n, start, sums), repeats)
+    return threads * n * 12 * simd.LANES32 * 2 / _best(lambda: _fmas_in_parallel(n, start, sums), repeats, 0.2)
 
 
 def _peak_bf16(threads: int, repeats: int) -> float:
@@ -133,7 +133,7 @@ def _peak_bf16(threads: int, repeats: int) -> float:
 
     sums, n = np.zeros(threads, np.float32), 4000
     flops = products(n, sums)
-    return flops / _best(lambda: products(n, sums), repeats)
+    return flops / _best(lambda: products(n, sums), repeats, 0.2)
 
 
 def _bandwidth(threads: int, size: int, stream: str, repeats: int) -> float:

@@ -35,9 +35,13 @@ def draw(result: dict[str, Any], folder: Path) -> list[Path]:
     figures = {"roofline": _roofline(rows, result["machine"])}
     for suite in dict.fromkeys(row["suite"] for row in rows):
         if suite == "ladder":
-            for name in dict.fromkeys(row["case"].split()[0] for row in rows if row["suite"] == suite):
-                mine = [row for row in rows if row["suite"] == suite and row["case"].startswith(name)]
-                figures[f"ladder_{name}"] = _ladder(name, mine)
+            ladders: dict[str, list[Row]] = {}
+            for row in rows:
+                if row["suite"] == suite:
+                    ladders.setdefault(row["case"].rpartition(", ")[0], []).append(row)
+            for name, mine in ladders.items():
+                words = [word for word in name.split() if word.isalpha()]
+                figures["_".join(["ladder", *words])] = _ladder(name, mine)
         elif suite == "limits":
             figures["bandwidth"] = _bandwidth([row for row in rows if row["suite"] == suite])
         else:
@@ -165,16 +169,16 @@ def _ladder(name: str, rows: list[Row]) -> Figure | None:
     for row in rows:
         if row["case"] == one and not row["label"] and row["share_of_limit"]:
             s = 100 * row["share_of_limit"]
-            name = row["implementation"]
-            axes.axvline(s, color=_colour(name), linewidth=1.2, linestyle="--", zorder=0.5,
-                         label=f"{name}, one thread: {s:.0f} %")  # fmt: skip
+            rival = row["implementation"]
+            axes.axvline(s, color=_colour(rival), linewidth=1.2, linestyle="--", zorder=0.5,
+                         label=f"{rival}, one thread: {s:.0f} %")  # fmt: skip
     names = [f"{r['implementation'].split('_')[0]}: {r['label']}" for r in rungs]
     several = [f" ({r['threads']} threads)" if r["case"] != one else "" for r in rungs]
     axes.set(yticks=range(len(rungs)), xlim=(0, 150), xlabel="% of the float32 FMA peak of the threads used")
     axes.set_yticklabels([n + s for n, s in zip(names, several)], fontsize=9)
     axes.set_xticks(range(0, 101, 20))
     axes.invert_yaxis()
-    axes.set_title(f"Ladder: {one}", loc="left", fontsize=11)
+    axes.set_title(f"Ladder: {name}, one thread", loc="left", fontsize=11)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", frameon=False, fontsize=8.5)
     _clean(axes, "x")

@@ -2,7 +2,7 @@
 
 A suite gives the formula once per library, as a function whose first argument is the library:
 
-    torch_family(lambda torch, x: torch.softmax(x, -1))        rivals "torch", "torch.compile"
+    torch_family(lambda torch, x: torch.softmax(x, -1))        rivals "torch", "torch.bf16" ...
     jax_family(lambda jax, x: jax.nn.softmax(x, -1))           rival "jax", under jit
     torch_backward(...), jax_backward(...)                     their gradients; the first input is then dout
 
@@ -83,7 +83,8 @@ def _make_torch(function: Callable[..., Any], compile_: bool = False, bf16: bool
     return make
 
 
-def torch_family(function: Callable[..., Any], bf16: bool = False, compiled: bool = True) -> dict[str, Make]:
+def torch_family(function: Callable[..., Any], bf16: bool = False, compiled: bool = False) -> dict[str, Make]:
+    """compiled: where there is something to fuse. Compiling takes seconds, and one op is one kernel already."""
     family = {"torch": _make_torch(function)}
     if compiled:
         family["torch.compile"] = _make_torch(function, compile_=True)
@@ -92,33 +93,24 @@ def torch_family(function: Callable[..., Any], bf16: bool = False, compiled: boo
     return family
 
 
-def _make_torch_backward(function: Callable[..., Any], compile_: bool = False, bf16: bool = False) -> Make:
+def _make_torch_backward(function: Callable[..., Any], bf16: bool = False) -> Make:
     def make(dout: Any, *inputs: Any) -> Any:
         lib = torch()
         leaves = [t.requires_grad_() if hasattr(t, "is_floating_point") and t.is_floating_point() else t
                   for t in tensors(tuple(x.copy() if isinstance(x, np.ndarray) else x for x in inputs))]  # fmt: skip
         wanted = [t for t in leaves if getattr(t, "requires_grad", False)]
 
-        def call(*args: Any) -> Any:
-            return function(lib, *args)
-
-        if compile_:
-            lib._dynamo.reset()
-            lib._functorch.config.donated_buffer = False  # the graph is used more than once
-            call = lib.compile(call, dynamic=False)
         with autocast(bf16):
-            out = call(*leaves)
+            out = function(lib, *leaves)
         dout = tensors((dout,))[0].to(out.dtype)
         return lambda: lib.autograd.grad(out, wanted, dout, retain_graph=True)
 
     return make
 
 
-def torch_backward(function: Callable[..., Any], bf16: bool = False, compiled: bool = True) -> dict[str, Make]:
+def torch_backward(function: Callable[..., Any], bf16: bool = False) -> dict[str, Make]:
     """Gradients by all floating inputs; the forward pass ran before, its graph is kept."""
     family = {"torch": _make_torch_backward(function)}
-    if compiled:
-        family["torch.compile"] = _make_torch_backward(function, compile_=True)
     if bf16:
         family["torch.bf16"] = _make_torch_backward(function, bf16=True)
     return family

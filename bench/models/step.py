@@ -5,7 +5,6 @@ Each function takes initial weights {name: array} and gives a Run that makes one
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from functools import cache
@@ -25,22 +24,20 @@ Weights = dict[str, np.ndarray]
 
 
 def has_bf16() -> bool:
-    """minillm's training in bfloat16 products with float32 weights."""
-    from kernels import simd
-
-    return hasattr(minillm, "autocast") and bool(simd.HAS_BF16)
+    """The CPU multiplies bfloat16 numbers: products in them, weights in float32."""
+    return bool(kernels.has_bf16())
 
 
 def minillm_step(model: Any, batch: tuple, bf16: bool = False) -> Run:
     optimizer = optim.AdamW(model.parameters(), lr=LR, betas=BETAS, eps=EPS, weight_decay=DECAY)
     parameters = list(model.parameters())
-    batch = tuple(minillm.tensor(x) for x in batch)
+    batch = tuple(minillm.as_tensor(x) for x in batch)  # shared: who changes the array changes the batch
 
     def run() -> Any:
         optimizer.zero_grad()
-        with minillm.autocast() if bf16 else contextlib.nullcontext():  # type: ignore[attr-defined]
+        with minillm.autocast(enabled=bf16):
             loss = model.loss(*batch)
-            loss.backward()
+        loss.backward()
         optim.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         return loss.detach().numpy()

@@ -40,7 +40,7 @@ def cases(options: Options) -> Iterator[Case]:
         yield Case("activations", f"silu backward {n}", (dout, x), "silu_backward", rivals=silu, **triple)
         if options.quick:
             continue
-        swiglu = torch_family(lambda torch, x, up: torch.nn.functional.silu(x) * up)
+        swiglu = torch_family(lambda torch, x, up: torch.nn.functional.silu(x) * up, compiled=True)
         swiglu |= jax_family(lambda jax, x, up: jax.nn.silu(x) * up)
         yield Case("activations", f"swiglu forward {n}", (x, up), "swiglu_forward", rivals=swiglu,
                    **(triple | {"backward": False}))  # fmt: skip
@@ -58,7 +58,7 @@ def _function(name: str, x: np.ndarray) -> Case:
         "activations", f"{name} of {x.size} in cache", (x,), reference=exact, elements=x.size, bytes=2 * x.nbytes,
         threads=1, ulp=True, ours={"minillm": plain(_over(name))},
         rivals=({"numpy": plain(exact)} if hasattr(np, name) else {"scipy": plain(exact)})
-        | torch_family(lambda torch, x: getattr(torch, name)(x), compiled=False)
+        | torch_family(lambda torch, x: getattr(torch, name)(x))
         | jax_family(lambda jax, x: getattr(jax.numpy, name, None)(x) if name != "erf" else jax.scipy.special.erf(x)),
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ def cases(options: Options) -> Iterator[Case]:
         yield Case(
             "adamw", f"global norm {n}", (grad,), "global_norm", bytes=grad.nbytes, flops=2 * n, reference=_norm,
             rivals=numpy(lambda g: np.sqrt(np.dot(g, g)))
-            | torch_family(lambda torch, g: torch.linalg.vector_norm(g), compiled=False)
+            | torch_family(lambda torch, g: torch.linalg.vector_norm(g))
             | jax_family(lambda jax, g: jax.numpy.sqrt(jax.numpy.sum(g * g))),
         )  # fmt: skip
 

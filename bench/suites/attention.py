@@ -40,7 +40,7 @@ def cases(options: Options) -> Iterator[Case]:
             case.select = lambda outputs, picks=picks: [by_head(o)[picks] for o in outputs]
             if takes_bf16(kernels.attention_forward):
                 case.ours["minillm.bf16"] = plain(kernels.attention_forward, causal=causal, bf16=True)
-            case.rivals = torch_family(torch_attention(causal), bf16=True, compiled=False)
+            case.rivals = torch_family(torch_attention(causal), bf16=True)
             if T <= 1024:
                 case.rivals |= jax_family(jax_attention(causal)) | numpy(numpy_attention(causal))
             yield case

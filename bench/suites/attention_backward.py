@@ -33,7 +33,7 @@ def cases(options: Options) -> Iterator[Case]:
             case.select = lambda outputs, picks=picks: [by_head(o)[picks] for o in outputs]
             if takes_bf16(kernels.attention_backward):
                 case.ours["minillm.bf16"] = plain(kernels.attention_backward, causal=causal, bf16=True)
-            family = torch_backward(torch_attention(causal), bf16=True, compiled=False)
+            family = torch_backward(torch_attention(causal), bf16=True)
             if T <= 1024:
                 family |= jax_backward(jax_attention(causal))
             case.rivals = with_inputs(lambda dout, q, k, v, out, lse: (dout, q, k, v), family)

@@ -9,7 +9,7 @@ import numpy as np
 import kernels
 
 from ..case import Case, Options
-from ..rivals import jax_family, numpy, tensors, torch
+from ..rivals import autocast, jax_family, numpy, tensors, torch, torch_family
 
 TITLE = "cross-entropy: loss, loss with gradient, and with the last linear layer in chunks"
 SHAPE = ("rows", "vocabulary")
@@ -24,15 +24,14 @@ def cases(options: Options) -> Iterator[Case]:
         yield Case(
             "cross_entropy", f"forward {N}x{V}", (z, y), "cross_entropy_forward", bytes=z.nbytes, flops=4 * z.size,
             select=lambda outputs: outputs[:1], reference=lambda z, y: _loss(z, y)[0],
-            rivals=numpy(_numpy) | {name: _torch_loss(name) for name in ("torch", "torch.compile")}
-            | jax_family(_jax_loss),
+            rivals=numpy(_numpy) | torch_family(lambda torch, z, y: _torch_cross_entropy(z, y)) | jax_family(_jax_loss),
         )  # fmt: skip
         factor = np.float32(1 / N)
         yield Case(
             "cross_entropy", f"loss+gradient {N}x{V}", (z, y, factor), "cross_entropy_with_grad", backward=True,
             bytes=2 * z.nbytes, flops=8 * z.size, select=lambda outputs: [outputs[0], outputs[-1]],
             reference=lambda z, y, factor: _with_gradient(z, y, factor),
-            rivals={name: _torch_gradient(name) for name in ("torch", "torch.compile")} | jax_family(_jax_gradient),
+            rivals={"torch": _torch_gradient} | jax_family(_jax_gradient),
         )  # fmt: skip
         x, weight = options.normal(N, WIDTH), options.normal(V, WIDTH, scale=WIDTH**-0.5)
         yield Case(
@@ -63,61 +62,36 @@ def _numpy(z, y):
     return np.log(np.exp(z).sum(-1)) - z[np.arange(len(y)), y]
 
 
-def _call(name: str, function):
-    lib = torch()
-    if name == "torch.compile":
-        lib._dynamo.reset()
-        return lib.compile(function, dynamic=False)
-    return function
-
-
 def _torch_cross_entropy(z, y):
     return torch().nn.functional.cross_entropy(z, y, reduction="none")
 
 
-def _torch_loss(name: str):
-    def make(z, y):
-        z, y = tensors((z, y))
-        loss = _call(name, _torch_cross_entropy)
+def _torch_gradient(z, y, factor):
+    z, y = tensors((z, y))
+    z = z.clone().requires_grad_()
+    factors = torch().full((len(y),), float(factor))
 
-        def run():
-            with torch().no_grad():
-                return loss(z, y)
+    def run():
+        out = _torch_cross_entropy(z, y)
+        return out, *torch().autograd.grad(out, z, factors)
 
-        return run
-
-    return make
-
-
-def _torch_gradient(name: str):
-    def make(z, y, factor):
-        z, y = tensors((z, y))
-        z = z.clone().requires_grad_()
-        loss, factors = _call(name, _torch_cross_entropy), torch().full((len(y),), float(factor))
-
-        def run():
-            out = loss(z, y)
-            return out, *torch().autograd.grad(out, z, factors)
-
-        return run
-
-    return make
+    return run
 
 
 def _torch_linear(name: str):
     def make(x, weight, y, factor):
-        from ..rivals import autocast
-
         x, weight, y = tensors((x, weight, y))
         leaves = [t.clone().requires_grad_() for t in (x, weight)]
-        loss, factors = (
-            _call(name, lambda x, w: _torch_cross_entropy(x @ w.T, y)),
-            torch().full((len(y),), float(factor)),
-        )
+        factors = torch().full((len(y),), float(factor))
+
+        def loss(x, weight):
+            return _torch_cross_entropy(x @ weight.T, y)
+
+        call = torch().compile(loss, dynamic=False) if name == "torch.compile" else loss
 
         def run():
             with autocast(name == "torch.bf16"):
-                out = loss(*leaves)
+                out = call(*leaves)
             return out, *torch().autograd.grad(out, leaves, factors)
 
         return run

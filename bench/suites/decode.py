@@ -21,6 +21,6 @@ def cases(options: Options) -> Iterator[Case]:
         yield Case(
             "decode", f"({B},{H},1 of {S},{D})", (q, k, v), "attention_forward", {"causal": True, "offset": S - 1},
             flops=4 * B * H * S * D, bytes=2 * k.nbytes,
-            rivals=numpy(numpy_attention(False)) | torch_family(torch_attention(False), compiled=False)
+            rivals=numpy(numpy_attention(False)) | torch_family(torch_attention(False))
             | jax_family(jax_attention(False)),
         )  # fmt: skip

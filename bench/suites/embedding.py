@@ -29,7 +29,7 @@ def cases(options: Options) -> Iterator[Case]:
         yield Case(
             "embedding", f"backward {size}", (dout, indices, vocabulary), "embedding_backward", backward=True,
             bytes=dout.nbytes + weight.nbytes, flops=dout.size,
-            rivals=numpy(_add_at) | torch_family(_torch_backward, compiled=False)
+            rivals=numpy(_add_at) | torch_family(_torch_backward)
             | jax_family(lambda jax, d, i, n: jax.numpy.zeros((n, d.shape[1]), d.dtype).at[i].add(d), static=(2,)),
         )  # fmt: skip
 

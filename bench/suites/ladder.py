@@ -16,7 +16,7 @@ import kernels
 
 from ..case import Case, CommandError, Options, plain
 from ..rivals import numpy, torch_family
-from .attention import numpy_attention, torch_attention
+from .attention import numpy_attention, pairs, torch_attention
 
 TITLE = "rungs from the formula to the shipped kernel; `ladder NAME` runs one ladder"
 SHAPE = ()
@@ -30,40 +30,42 @@ def cases(options: Options) -> Iterator[Case]:
         if importlib.util.find_spec(f"kernels.{name}.ladder") is None:
             continue
         rungs = importlib.import_module(f"kernels.{name}.ladder").RUNGS
-        case = _matmul(options) if name == "matmul" else _attention(options)
-        case.labels = dict(rungs)
-        case.ours = {module: plain(_function(name, module)) for module, _ in rungs}
-        yield case
-        if options.threads > 1:
-            last = rungs[-1][0]
-            name = case.name.replace("one thread", f"{options.threads} threads")
-            yield replace(case, name=name, threads=None, ours={last: case.ours[last]})
+        for case in [_matmul(options)] if name == "matmul" else [_attention(options, c) for c in (False, True)]:
+            yield from _climb(name, case, rungs, options.threads)
+
+
+def _climb(name: str, case: Case, rungs: tuple[tuple[str, str], ...], threads: int) -> Iterator[Case]:
+    case.labels = dict(rungs)
+    ours = {module: plain(_function(name, module), **case.settings) for module, _ in rungs}
+    yield replace(case, name=f"{case.name}, one thread", threads=1, ours=ours)
+    if threads > 1:
+        last = rungs[-1][0]
+        yield replace(case, name=f"{case.name}, {threads} threads", ours={last: ours[last]})
 
 
 def _function(name: str, module: str) -> Callable[..., Any]:
     found = importlib.import_module(f"kernels.{name}.ladder.{module}")
-    for function in (name, f"{name}_forward", "forward"):
-        if hasattr(found, function):
-            return getattr(found, function)
-    raise CommandError(f"kernels/{name}/ladder/{module}.py has no function {name}")
+    if not hasattr(found, name):
+        raise CommandError(f"kernels/{name}/ladder/{module}.py has no function {name}")
+    return getattr(found, name)
 
 
 def _matmul(options: Options) -> Case:
     n = 512 if options.quick else 1024
     a, b = options.normal(2, n, n)
     return Case(
-        "ladder", f"matmul {n}x{n}x{n}, one thread", (a, b), flops=2 * n**3, bytes=3 * a.nbytes, threads=1,
-        reference=lambda a, b: a @ b,
-        rivals=numpy(lambda a, b: a @ b) | torch_family(lambda torch, a, b: a @ b, compiled=False),
+        "ladder", f"matmul {n}x{n}x{n}", (a, b), flops=2 * n**3, bytes=3 * a.nbytes, reference=lambda a, b: a @ b,
+        rivals=numpy(lambda a, b: a @ b) | torch_family(lambda torch, a, b: a @ b),
     )  # fmt: skip
 
 
-def _attention(options: Options) -> Case:
+def _attention(options: Options, causal: bool) -> Case:
     B, H, T, D = (1, 2, 512, 64) if options.quick else (1, 8, 1024, 64)
     q, k, v = options.normal(3, B, H, T, D)
     return Case(
-        "ladder", f"attention ({B},{H},{T},{D}), one thread", (q, k, v), flops=4 * B * H * T * T * D,
-        bytes=4 * q.nbytes, threads=1, reference=lambda *qkv: kernels.attention_forward(*qkv, impl="reference")[0],
+        "ladder", f"attention {'causal' if causal else 'full'} ({B},{H},{T},{D})", (q, k, v),
+        settings={"causal": causal}, flops=4 * B * H * D * pairs(T, causal), bytes=4 * q.nbytes,
+        reference=lambda *qkv: kernels.attention_forward(*qkv, causal=causal, impl="reference")[0],
         select=lambda outputs: outputs[:1],
-        rivals=numpy(numpy_attention(False)) | torch_family(torch_attention(False), compiled=False),
+        rivals=numpy(numpy_attention(causal)) | torch_family(torch_attention(causal)),
     )  # fmt: skip

@@ -24,7 +24,7 @@ def cases(options: Options) -> Iterator[Case]:
             "linear", f"forward {M}x{K}->{N}", (x, weight, bias), "linear_forward", {"activation": "gelu"},
             flops=2 * M * N * K, bytes=moved + 4 * M * N, select=lambda out: out[:1], reference=_reference_forward,
             ours={"minillm.bf16": _forward(bf16=True)} if _exists() else {},
-            rivals=numpy(_numpy) | torch_family(_torch, bf16=True) | jax_family(_jax),
+            rivals=numpy(_numpy) | torch_family(_torch, bf16=True, compiled=True) | jax_family(_jax),
         )  # fmt: skip
         yield Case(
             "linear", f"forward+backward {M}x{K}->{N}", (dout, x, weight, bias), backward=True,

@@ -36,7 +36,7 @@ def _case(name, a, b, flops: int, bytes_: int) -> Case:
         case.ours["minillm.bf16"] = plain(kernels.matmul_bf16)
     case.rivals = (
         numpy(lambda a, b: a @ b)
-        | torch_family(lambda torch, a, b: a @ b, bf16=True, compiled=False)
+        | torch_family(lambda torch, a, b: a @ b, bf16=True)
         | jax_family(lambda jax, a, b: a @ b)
     )
     return case

@@ -33,7 +33,8 @@ def cases(options: Options) -> Iterator[Case]:
                 "norms", f"layernorm residual {size}", (x, residual, weight, bias), flops=9 * x.size, bytes=4 * one,
                 ours={"minillm": lambda x, r, w, b: lambda: _residual(x, r, w, b)},
                 reference=lambda x, r, w, b: _residual(x, r, w, b, impl="reference"),
-                rivals=torch_family(lambda torch, x, r, w, b: (s := x + r, _torch_layernorm(torch, s, w, b, EPS)))
+                rivals=torch_family(lambda torch, x, r, w, b: (s := x + r, _torch_layernorm(torch, s, w, b, EPS)),
+                                    compiled=True)
                 | jax_family(lambda jax, x, r, w, b: (s := x + r, _jax_layernorm(jax, s, w, b, EPS))),
             )  # fmt: skip
         _, mean, rstd = kernels.layernorm_forward(x, weight, bias, EPS)
@@ -46,7 +47,7 @@ def cases(options: Options) -> Iterator[Case]:
         )  # fmt: skip
         yield Case(
             "norms", f"rmsnorm forward {size}", (x, weight, EPS), "rmsnorm_forward", flops=4 * x.size, bytes=2 * one,
-            rivals=numpy(_numpy_rmsnorm) | torch_family(_torch_rmsnorm) | jax_family(_jax_rmsnorm),
+            rivals=numpy(_numpy_rmsnorm) | torch_family(_torch_rmsnorm, compiled=True) | jax_family(_jax_rmsnorm),
         )  # fmt: skip
         rms = 1 / np.sqrt((x.astype(np.float64) ** 2).mean(-1) + EPS)
         family = torch_backward(lambda torch, x, w: _torch_rmsnorm(torch, x, w, EPS))
