@@ -83,7 +83,12 @@ def _check(kernel: str, x: Any, weight: Any, activation: str | None, bf16: bool,
         raise ValueError(f"{kernel}: x {x.shape} and weight {weight.shape} do not fit, expected (..., in), (out, in)")
     if bf16 and x.dtype != np.float32:
         raise TypeError(f"{kernel}: bf16=True takes float32, got {x.dtype}; convert it with .astype")
-    shapes = {"bias": weight.shape[:1], "dbias": weight.shape[:1], "dweight": weight.shape}
     for name, array in others.items():
-        shape = shapes.get(name, (*x.shape[:-1], weight.shape[0]))
-        check_shape(kernel, name, array, shape, f"as x is {x.shape} and weight {weight.shape}")
+        if array is not None:
+            shape = (*x.shape[:-1], weight.shape[0])
+            if name.endswith("bias"):
+                shape = weight.shape[:1]
+            elif name == "dweight":
+                shape = weight.shape
+            if array.shape != shape:
+                check_shape(kernel, name, array, shape, f"as x is {x.shape} and weight {weight.shape}")

@@ -76,27 +76,36 @@ def _through_activation(dout: np.ndarray, z: np.ndarray, code: int, dbias: np.nd
     dout, z = contiguous(dout), contiguous(z)
     dpre = dout if code == NONE else np.empty_like(dout)
     sums = np.zeros((-(-dout.shape[0] // BLOCK), dout.shape[1]), dout.dtype)
-    _slopes(dout, z, code, dpre, sums)
+    total = np.zeros(dout.shape[1])
+    _slopes(dout, z, code, dpre, sums, total)
     if dbias is not None:
-        dbias += sums.sum(axis=0, dtype=np.float64)  # added in float64, rounded once
+        dbias += total  # rounded once
     return dpre
 
 
-BLOCK = 64  # rows that are summed in the dtype of x; the sums of the blocks are summed in float64
+BLOCK = 64  # rows that are summed in the dtype of x; the sums of the blocks are added in float64
+SERIAL = 16_384  # numbers that one thread is through with before others have started
 
 
 @njit(parallel=True)
-def _slopes(dout, z, code, dpre, sums):
-    for block in prange(sums.shape[0]):
-        rows = slice(block * BLOCK, (block + 1) * BLOCK)
-        _slopes_of_block(dout[rows], z[rows], code, dpre[rows], sums[block])
+def _slopes(dout, z, code, dpre, sums, total):
+    if dout.size <= SERIAL:
+        for b in range(sums.shape[0]):
+            _slopes_of_block(b, dout, z, code, dpre, sums)
+    else:
+        for block in prange(sums.shape[0]):
+            _slopes_of_block(block, dout, z, code, dpre, sums)
+    for b in range(sums.shape[0]):
+        for j in range(total.size):
+            total[j] += sums[b, j]
 
 
 @njit
-def _slopes_of_block(dout, z, code, dpre, total):
-    lanes = simd.lanes(total)
-    columns = total.size
-    for i in range(dout.shape[0]):
+def _slopes_of_block(block, dout, z, code, dpre, sums):
+    lanes = simd.lanes(dout)
+    columns = dout.shape[1]
+    total = sums[block]
+    for i in range(block * BLOCK, min((block + 1) * BLOCK, dout.shape[0])):
         row = i * columns
         for j in range(0, columns, lanes):
             d = simd.load_tail(dout, row + j, columns - j)

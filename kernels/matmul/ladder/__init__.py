@@ -4,7 +4,7 @@ Each file has one function, matmul(a, b) for float32 matrices (M, K) and (K, N) 
 changes, why that is faster, and what it reached. Read them in order; `python -m bench ladder matmul` runs them.
 
 Shares of the limit are of 1024 x 1024 x 1024 on 2 cores of AMD Zen 4, which multiply and add 2 x 116 GFLOP/s: one core
-for rungs 1 to 5, two for 6 and 7.
+for rungs 1 to 5, two for 6 and 7; the best of many runs.
 """
 
 from __future__ import annotations

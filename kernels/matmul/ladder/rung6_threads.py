@@ -5,7 +5,7 @@ Why that is faster: two cores multiply twice as much. Each number of C is summed
 before: the result has the same bits for any number of threads.
 What is left: rows and columns at the edges, which go through narrow tiles and rung 2's loop; and other strides.
 
-Reached: SHARE6 of two cores' limit.    Run: python -m bench ladder matmul
+Reached: 90 % of two cores' limit.    Run: python -m bench ladder matmul
 """
 
 from __future__ import annotations
