@@ -173,6 +173,21 @@ def test_an_outlier_hides_nothing(outlier, impl):
         np.testing.assert_allclose(got, e, rtol=1e-5, atol=1e-6)
 
 
+def test_a_row_alone_gives_the_bits_that_it_gives_among_others(dtype):
+    x, weight, bias, dout = example((13, 150), dtype)
+    around = np.full((15, 150), np.nan, dtype)
+    around[1:-1] = x
+    whole = layernorm_forward(x, weight, bias, impl="cpu")
+    dx = layernorm_backward(dout, x, weight, *whole[1:], impl="cpu")[0]
+    for i in range(13):
+        alone = layernorm_forward(around[i + 1], weight, bias, impl="cpu")
+        for a, b in zip(alone, whole, strict=True):
+            np.testing.assert_array_equal(a, b[i])
+        np.testing.assert_array_equal(
+            layernorm_backward(dout[i], around[i + 1], weight, *alone[1:], impl="cpu")[0], dx[i]
+        )
+
+
 def test_nan_stays_in_its_row(dtype, impl):
     x, weight, bias, _ = example((4, 70), dtype)
     clean = layernorm_forward(x, weight, bias, impl=impl)

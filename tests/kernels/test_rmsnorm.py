@@ -154,6 +154,21 @@ def test_eps_stands_inside_the_root(dtype, impl):
     np.testing.assert_array_equal(out, 0)
 
 
+def test_a_row_alone_gives_the_bits_that_it_gives_among_others(dtype):
+    x, weight, dout, _ = example((13, 150), dtype)
+    around = np.full((15, 150), np.nan, dtype)
+    around[1:-1] = x
+    out, rstd = rmsnorm_forward(x, weight, EPS, impl="cpu")
+    dx = rmsnorm_backward(dout, x, weight, rstd, impl="cpu")[0]
+    for i in range(13):
+        alone = rmsnorm_forward(around[i + 1], weight, EPS, impl="cpu")
+        np.testing.assert_array_equal(alone[0], out[i])
+        np.testing.assert_array_equal(alone[1], rstd[i])
+        np.testing.assert_array_equal(
+            rmsnorm_backward(dout[i], around[i + 1], weight, alone[1], impl="cpu")[0], dx[i]
+        )
+
+
 def test_nan_stays_in_its_row(dtype, impl):
     x, weight, _, _ = example((4, 70), dtype)
     clean = rmsnorm_forward(x, weight, EPS, impl=impl)
