@@ -91,8 +91,8 @@ def op(
     tensor([ 3., 12.])
     """
     if forward is None:
-        settings: dict[str, Any] = {"composite": composite, "outputs": outputs, "differentiable": differentiable}
-        return partial(op, broadcasting=broadcasting, **settings)
+        kind = {"broadcasting": broadcasting, "outputs": outputs, "differentiable": differentiable}
+        return partial(op, composite=composite, **kind)
     signature = Arguments(forward)
     names, variadic = signature.names, signature.variadic
     count = -1 if variadic else len(names)  # -1: always through bind
@@ -109,8 +109,7 @@ def op(
             x, y = args
             arrays, parents, mixed = (x.data, y.data), (x.node, y.node), x.data.dtype is not y.data.dtype
         elif count == 2 and isinstance(args[0], Tensor) and type(args[1]) is float:
-            x, y = args
-            arrays, parents, mixed = (x.data, y), (x.node, None), False
+            arrays, parents, mixed = (args[0].data, args[1]), (args[0].node, None), False
         else:
             arrays, parents, mixed = unwrap(args, broadcasting)
             if parents is None:
@@ -129,10 +128,7 @@ def op(
                 out = np.asarray(out)
         node = None
         if state.recording and differentiable and any(parents):
-            if pick is not None:
-                saved = pick((*arrays, out, parents))
-            else:
-                saved = save(arrays, settings, out, extras, parents)
+            saved = pick((*arrays, out, parents)) if pick else save(arrays, settings, out, extras, parents)
             like = out if outputs == 1 else out[0]
             node = Node(call, saved, parents, like.shape, like.dtype)
         if monitor is not None:
@@ -154,8 +150,8 @@ def op(
     def vjp(rule: Callable) -> Callable:
         """Register `rule(dout, *what it needs)`: a gradient for each input in order, or one array for one input."""
         nonlocal pick
-        call.rule, call.needs = rule, [n for n in list(parameters(rule)[0])[1:] if n != "into"]
-        call.fills = "into" in parameters(rule)[0]
+        given = list(parameters(rule)[0])[1:]
+        call.rule, call.needs, call.fills = rule, [n for n in given if n != "into"], "into" in given
         call.keep = None if composite is None else len(call.needs)
         places = {name: i for i, name in enumerate([*names, "out", "needs_grad"])}
         if variadic is None and composite is None and all(n in places for n in call.needs):
@@ -295,7 +291,7 @@ def gradients(
             if parent in grads:
                 add(parent, pg, fresh=True)
             elif targets is not None or parent.op is None:
-                add(parent, pg, _is_fresh(pg, g, saved, rule_grads) or any(pg is a for a in into))
+                add(parent, pg, _is_fresh(pg, g, saved, rule_grads, into))
             else:
                 grads[parent] = pg
                 if coming is None:
@@ -307,8 +303,10 @@ def gradients(
     return found
 
 
-def _is_fresh(pg: Any, dout: Any, saved: tuple, siblings: Sequence) -> bool:
+def _is_fresh(pg: Any, dout: Any, saved: tuple, siblings: Sequence, into: Sequence = ()) -> bool:
     """No one else holds this array: it is not a view, the cotangent, a saved array or another input's gradient."""
+    if any(pg is place for place in into):  # zeros that it was added into
+        return True
     held = [*(dout if type(dout) is list else (dout,)), *saved, *(t for s in saved if type(s) is tuple for t in s)]
     return getattr(pg, "base", pg) is None and not any(pg is h for h in held) and sum(pg is s for s in siblings) <= 1
 

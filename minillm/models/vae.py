@@ -89,22 +89,29 @@ class VAE(nn.Module):
 
     def log_likelihood(self, logits: Tensor, x: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over features: (..., input_dim) -> (...,)."""
+        return -self._nll(logits, x)
+
+    def _nll(self, logits: Tensor, x: Tensor) -> Tensor:
+        """-log p(x|z)."""
         if self.config.likelihood == "bernoulli":
-            return -F.bernoulli_nll(logits, x)
+            return F.bernoulli_nll(logits, x)
         d = (x - logits) * (1 / self.config.std)
-        return (d * d).sum(-1) * -0.5 - x.shape[-1] * (math.log(self.config.std) + 0.5 * _LOG_2PI)
+        return (d * d).sum(-1) * 0.5 + x.shape[-1] * (math.log(self.config.std) + 0.5 * _LOG_2PI)
 
     def elbo(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """log p(x|z) - beta KL in nats per example, (B,), from one sample of z: at beta = 1 a bound on log p(x).
 
         x (B, input_dim); a Bernoulli likelihood takes x in [0, 1], grey values as probabilities.
         """
-        out = self(x, noise)
-        return self.log_likelihood(out.logits, x) - self.config.beta * out.kl
+        return -self._negative_elbo(x, noise)
+
+    def _negative_elbo(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        out, beta = self(x, noise), self.config.beta
+        return self._nll(out.logits, x) + (out.kl if beta == 1 else beta * out.kl)
 
     def loss(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """-ELBO, averaged over the batch: what training minimises."""
-        return -self.elbo(x, noise).mean()
+        return self._negative_elbo(x, noise).mean()
 
     def log_prob(self, x: Tensor, samples: int = 64) -> Tensor:
         """Importance-weighted estimate of log p(x) in nats, (B,); tighter than the ELBO, exact as samples grows.

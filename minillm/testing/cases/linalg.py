@@ -28,7 +28,7 @@ def _activated(name: str) -> Case:
         return f.gelu(z, approximate="tanh") if name == "gelu_tanh" else getattr(f, name)(z)
 
     draws = [normal(2, 2, 3), normal(4, 3), normal(4)]
-    return case("linear", lambda *xs: F.linear(*xs, activation=name), *draws, torch=theirs, label=name)
+    return case("linear", lambda x, w, b: F.linear(x, w, b, name), *draws, torch=theirs, label=name)
 
 
 def _einsum(equation: str, *shapes: tuple[int, ...], label: str = "") -> Case:
