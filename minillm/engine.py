@@ -91,7 +91,7 @@ def op(
     tensor([ 3., 12.])
     """
     if forward is None:
-        kind = {"broadcasting": broadcasting, "outputs": outputs, "differentiable": differentiable}
+        kind: dict[str, Any] = {"broadcasting": broadcasting, "outputs": outputs, "differentiable": differentiable}
         return partial(op, composite=composite, **kind)
     signature = Arguments(forward)
     names, variadic = signature.names, signature.variadic
