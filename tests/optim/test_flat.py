@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kernels
-from minillm import GraphError, Tensor, nn, no_grad, optim, tensor
+from minillm import GraphError, Tensor, checkpoint, nn, no_grad, optim, tensor
 from minillm import functional as F
 from minillm.optim.flat import whole_grads
 
@@ -335,6 +335,20 @@ def test_a_rule_may_add_straight_into_the_place_of_the_gradient():
     optimizer.zero_grad()
     (x.sum() + double(x).sum()).backward()
     assert (x.grad.data == 3).all()
+
+
+def test_checkpoints_and_gradients_that_can_be_differentiated():
+    ours, theirs = network(), network()
+    optimizer = optim.SGD(ours.parameters(), lr=0.1)
+    for model in (ours, theirs):
+        x = tensor(np.ones((2, 5), np.float32))
+        checkpoint(lambda t, model=model: model.first(t).tanh(), x).sum().backward()
+        ((model.first.weight * model.first.weight).sum() * model.scale).backward(create_graph=True)
+        (model.first.weight.grad * model.first.weight.grad).sum().backward()
+    for p, q in zip(ours.parameters(), theirs.parameters()):
+        assert (p.grad is None) == (q.grad is None)
+        assert p.grad is None or np.array_equal(p.grad.data, q.grad.data)
+    optimizer.step()
 
 
 def test_reference_kernels_do_as_well():
