@@ -196,9 +196,10 @@ ROWS = 8
 
 
 @njit(forceinline=True)
-def small_group(n):
-    """Rows of n numbers for a group: some 1000 numbers. With more, traffic with memory comes in bursts (-30 %)."""
-    return max(1, min(ROWS, 1000 // n))
+def small_group(n, size):
+    """Rows of n numbers for a group, in an array of `size` numbers: what the L1 cache holds of an array that the L2
+    cache holds, else some 1000 numbers. With more, traffic with memory comes in bursts (-30 %)."""
+    return max(1, min(ROWS, (4096 if size <= 1 << 18 else 1000) // n))
 
 
 @njit(forceinline=True)

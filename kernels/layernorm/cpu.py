@@ -42,14 +42,14 @@ def layernorm_forward(
 
 @njit(error_model="numpy")
 def _rows(x, residual, total, out, mean, rstd, weight, bias, eps, fused):
-    group = small_group(weight.size)
+    group = small_group(weight.size, x.size)
     for first in range(0, mean.size, group):
         _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, first, group)
 
 
 @njit(parallel=True, error_model="numpy")
 def _rows_in_parallel(x, residual, total, out, mean, rstd, weight, bias, eps, fused):
-    group = small_group(weight.size)
+    group = small_group(weight.size, x.size)
     for g in prange((mean.size + group - 1) // group):
         _group(x, residual, total, out, mean, rstd, weight, bias, eps, fused, g * group, group)
 

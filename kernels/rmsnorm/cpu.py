@@ -43,14 +43,14 @@ def rmsnorm_forward(x: Any, weight: Any | None, eps: float, residual: Any | None
 
 @njit(error_model="numpy")
 def _rows(x, residual, total, out, rstd, weight, eps, fused):
-    group = small_group(weight.size)
+    group = small_group(weight.size, x.size)
     for first in range(0, rstd.size, group):
         _group(x, residual, total, out, rstd, weight, eps, fused, first, group)
 
 
 @njit(parallel=True, error_model="numpy")
 def _rows_in_parallel(x, residual, total, out, rstd, weight, eps, fused):
-    group = small_group(weight.size)
+    group = small_group(weight.size, x.size)
     for g in prange((rstd.size + group - 1) // group):
         _group(x, residual, total, out, rstd, weight, eps, fused, g * group, group)
 
