@@ -27,7 +27,7 @@ from .apart import Apart
 from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
-from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen, spread
+from .tiles import INNER, ROWS, WIDE, keys_of_block, multiply, multiply_seen, spread
 from .words import along, as_pairs, as_rows, either
 
 BLOCK_Q = 64
@@ -36,8 +36,8 @@ MANY = 16  # tasks that are enough for any number of threads this is made for
 
 @njit
 def backward_sizes(S, width):
-    """Keys of a block: a multiple of ROWS and of a panel. What belongs to them fits into L2."""
-    return min(128 if width <= 128 else 64, (S + 95) // 96 * 96)
+    """Keys of a block: what belongs to them fits into L2."""
+    return keys_of_block(128 if width <= 128 else 64, S)
 
 
 @njit
@@ -137,7 +137,8 @@ def _pair(
         s, ds = p_ + r * block_k, ds_ + r * block_k
         at, b_panel, k = along(left * width, words), along(panel * width, words), along(D, words)
         multiply(q_a + r * width, width, 1, keys_b + at, b_panel, panel, s + left, block_k, work, 0, 0, columns, k)
-        multiply(dout_a + r * width, width, 1, values_b + at, b_panel, panel, ds + left, block_k, work, 0, 0, columns, k)
+        multiply(dout_a + r * width, width, 1, values_b + at, b_panel, panel, ds + left, block_k, work, 0, 0, columns,
+                 k)  # fmt: skip
         for i in range(r, last + 1):
             s_i, ds_i = p_ + i * block_k, ds_ + i * block_k
             if has_bias:

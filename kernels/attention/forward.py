@@ -20,24 +20,24 @@ from ..numba_setup import njit, prange
 from . import signatures
 from .apart import Apart
 from .dropout import draw_row, drop_row
-from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
+from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step, unpack_row
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
-from .tiles import ROWS, WIDE, multiply, multiply_seen
+from .tiles import ROWS, WIDE, keys_of_block, multiply, multiply_seen, spread
 from .words import along, as_pairs, as_rows
 
 
 @njit
 def forward_sizes(T, S, width):
-    """(queries, keys) of a block: multiples of ROWS and of a panel. The packed keys and values fit into L2."""
-    block_k = 256 if width <= 64 else 128 if width <= 128 else 64
-    return min(128, (T + ROWS - 1) // ROWS * ROWS), min(block_k, (S + 95) // 96 * 96)
+    """(queries, keys) of a block. The packed keys and values fit into L2."""
+    most = 256 if width <= 64 else 128 if width <= 128 else 64
+    return min(128, (T + ROWS - 1) // ROWS * ROWS), keys_of_block(most, S)
 
 
 @njit
 def forward_words(T, S, width):
     """Numbers of workspace that a task needs; the order of the parts is that of `_block`."""
     block_q, block_k = forward_sizes(T, S, width)
-    return block_q * (2 * width + 32) + 2 * block_k * width + ROWS * block_k + 16 * width + 16 * WIDE
+    return block_q * (2 * width + 32) + 16 * 16 + 2 * block_k * width + ROWS * block_k + 16 * max(width, 16) + 16 * WIDE
 
 
 @njit
@@ -63,7 +63,7 @@ def _block(
     o_ = q_ + block_q * width
     m_ = o_ + block_q * width  # (rows, lanes)
     l_ = m_ + block_q * lanes
-    keys = l_ + block_q * lanes  # panels
+    keys = l_ + (block_q + lanes) * lanes  # panels
     values = keys + block_k * width  # (block_k, width)
     s_ = values + block_k * width  # (ROWS, block_k)
     stage = s_ + ROWS * block_k
@@ -118,13 +118,17 @@ def _block(
                 multiply_seen(s_ + left, block_k, 1, values + left * width, panel, width, o, width,
                               vectors, right - left, ROWS)  # fmt: skip
 
-    for i in range(n):
-        total = simd.splat(simd.hsum(simd.load(l_, i * lanes)), l_)
-        log_sum = simd.load(m_, i * lanes) * LN2 + simd.log(total)  # -inf where nothing was seen
-        simd.store_tail(lse, i, log_sum, 1)
-        factor = simd.select(total == 0.0, 0.0, 1.0 / total)
-        for d in range(0, D, lanes):
-            simd.store_tail(out + i * out_row, d, simd.load(o_, i * width + d) * factor, D - d)
+    for r in range(0, n, lanes):  # l and m of `lanes` rows, turned: one logarithm for all of them
+        simd.transpose(l_ + r * lanes, lanes, stage, lanes)
+        total = simd.load(stage, 0)
+        for i in range(1, lanes):
+            total = total + simd.load(stage, i * lanes)
+        simd.transpose(m_ + r * lanes, lanes, stage, lanes)
+        log_sum = simd.load(stage, 0) * LN2 + simd.log(total)  # -inf where nothing was seen
+        simd.store_tail(lse, r, log_sum, n - r)
+        simd.store(stage, 0, simd.select(total == 0.0, 0.0, 1.0 / total))
+        for i in range(r, min(r + lanes, n)):
+            unpack_row(o_ + i * width, D, out + i * out_row, spread(stage, i - r))
 
 
 block = Apart(_block, signatures.block)

@@ -46,6 +46,17 @@ def pack_rows(source, stride, n, D, to, row, factor):
 
 
 @njit(**INNER)
+def unpack_row(x, D, to, factor):
+    """to[:D] = x * factor, x of whole vectors, `factor` a vector."""
+    lanes = simd.lanes(x)
+    whole = D // lanes * lanes
+    for d in range(0, whole, lanes):
+        simd.store(to, d, simd.load(x, d) * factor)
+    if whole < D:  # apart, because a store of some lanes takes longer
+        simd.store_tail(to, whole, simd.load(x, whole) * factor, D - whole)
+
+
+@njit(**INNER)
 def clear_rows(to, row, first, last, width):
     """Rows first .. last - 1 are zeros, `width` numbers (whole vectors) of each."""
     for i in range(first, last):

@@ -1,4 +1,4 @@
-"""The types that the kernels are compiled for: number = float32 or float64, word = number, or int32 for bfloat16 pairs.
+"""The types that the kernels are compiled for: number = float32 or float64; word = int32 for bfloat16, else number.
 
 Numba would compile a kernel again for each layout of each array. With a signature of arrays of any strides ("A"),
 read-only or not, there is one version for each dtype.
@@ -36,7 +36,8 @@ def block(number: Any, word: Any) -> tuple[Any, ...]:
     p = Pointer(number)
     rows = p, _i, p, _i, p, _i
     bias = p, types.UniTuple(_i, 2), _bool
-    return *rows, _i, _i, _i, _i, RULE, _scale, *bias, DROP, _i, _words, types.Array(number, 1, "C"), p, Pointer(word), p, _i, p
+    rooms = DROP, _i, _words, types.Array(number, 1, "C"), p, Pointer(word)
+    return *rows, _i, _i, _i, _i, RULE, _scale, *bias, *rooms, p, _i, p
 
 
 def forward(number: Any, word: Any) -> tuple[Any, ...]:
@@ -51,7 +52,8 @@ def pair(number: Any, word: Any) -> tuple[Any, ...]:
     p = Pointer(number)
     rows = p, _i, p, _i, p, _i, p
     bias = p, types.UniTuple(_i, 2), _bool
-    return *rows, *bias, RULE, _scale, DROP, _i, _words, types.Array(number, 1, "C"), p, Pointer(word), p, *(_i,) * 6, _bool
+    rooms = DROP, _i, _words, types.Array(number, 1, "C"), p, Pointer(word)
+    return *rows, *bias, RULE, _scale, *rooms, p, *(_i,) * 6, _bool
 
 
 def part(number: Any, word: Any) -> tuple[Any, ...]:

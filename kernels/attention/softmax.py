@@ -85,12 +85,13 @@ def softmax_row(s, from_, to, m, l, o, width):
     for c in range(from_, to, lanes):
         top = simd.maximum(simd.load(s, c), top)
     top, old, total = simd.splat(simd.hmax(top), s), simd.load(m, 0), simd.load(l, 0)
-    if simd.any_lane(top > old):  # what was summed so far was relative to a smaller maximum
-        factor = exp2(old - top)
-        for d in range(0, width, lanes):
-            simd.store(o, d, simd.load(o, d) * factor)
-        total = total * factor
+    if simd.any_lane(top > old):
         simd.store(m, 0, top)
+        if simd.any_lane(old > -np.inf):  # what was summed so far was relative to a smaller maximum
+            factor = exp2(old - top)
+            for d in range(0, width, lanes):
+                simd.store(o, d, simd.load(o, d) * factor)
+            total = total * factor
     else:
         top = simd.select(old > -np.inf, old, 0.0)  # nothing seen yet: 2^(-inf - 0) is 0
     for c in range(from_, to, lanes):

@@ -27,6 +27,7 @@ INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # A tile of 8 x 2 vectors has 16 sums in registers, enough to hide the latency of fma, and 10 loads for 16 fmas. Wider
 # ones are no faster here, and two vectors fit head dims of 32, 64, 128. CPUs with 16 registers take 4 x 3.
 ROWS, WIDE = (8, 2) if simd.TILE_ROWS == 8 else (4, 3)
+UNIT = 32 if WIDE == 2 else 96  # blocks of keys are whole panels and whole rows of tiles, for all numbers of lanes
 
 _TILES = tuple(simd.make_tile(ROWS, w) for w in range(1, WIDE + 1))
 _TILES_BF16 = tuple(simd.make_tile_bf16(ROWS, w) for w in range(1, WIDE + 1))
@@ -37,6 +38,12 @@ _row1, _row4 = (simd.make_tile(1, w) for w in (1, 4))  # one query
 def spread(p, i):
     """The number p[i] in every lane."""
     return simd.splat(simd.hsum(simd.load_tail(p, i, 1)), p)
+
+
+@njit
+def keys_of_block(most, S):
+    """Keys of a block: about `most`, not many more than there are."""
+    return min(max(most // UNIT, 1), (S + UNIT - 1) // UNIT) * UNIT
 
 
 def _tile(w, a, a_row, a_step, b, b_row, c, c_row, d, d_row, k):

@@ -1,7 +1,7 @@
 """The operands of products as float32 (or float64) numbers, or as pairs of bfloat16 (see vector/bfloat16.py).
 
-A tile for bfloat16 takes words of two numbers that are neighbours along k, the axis that is summed over. What was packed
-is rounded into words in one of two ways, depending on how k runs through it:
+A tile for bfloat16 takes words of two numbers that are neighbours along k, the axis that is summed over. What was
+packed is rounded into words in one of two ways, depending on how k runs through it:
 
     as_rows     k runs along the rows: the A operands q, dout, p, ds        word (x[r, 2k], x[r, 2k + 1])
     as_pairs    k runs down the columns: all B operands, and P^T, dS^T      word (x[2k, c], x[2k + 1, c])
@@ -19,12 +19,12 @@ from numba.extending import overload
 from .. import simd
 
 
-def along(k: int, words: Any) -> int:
+def along(k: Any, words: Any) -> Any:
     """How many words hold k numbers that are neighbours along k."""
 
 
 def as_rows(x: Any, n: int, row: int, width: int, words: Any) -> Any:
-    """n rows of `width` numbers, `row` apart (as they are in words then); row + 16 numbers are readable from the last."""
+    """n rows of `width` numbers, `row` apart, and so are the words. 16 numbers more are readable after the last."""
 
 
 def as_pairs(x: Any, n: int, row: int, width: int, words: Any) -> Any:

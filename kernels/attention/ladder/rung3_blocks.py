@@ -1,8 +1,8 @@
 """Rung 3: a block of keys at a time, in vectors.
 
 The scores of one query and 64 keys fit into L1 many times over. So the work falls apart into loops that all run on
-whole vectors: the dot products, the maximum, exp of 16 numbers at once, the sum, and o rescaled once for a block and not
-for each key.
+whole vectors: the dot products, the maximum, exp of 16 numbers at once, the sum, and o rescaled once for a block and
+not for each key.
 
 But each key and value is loaded again for every query: one load for each multiply-add, and a core that could do one of
 both in a cycle does well only if nothing else is to be loaded. And each dot product ends with a sum over lanes.
