@@ -11,7 +11,7 @@ from kernels.matmul.sizes import workspace
 from kernels.numba_setup import njit
 
 
-@njit(cache=False)
+@njit
 def block(a, a_row, a_step, b, b_step, b_column, c, c_row, rows, columns, depth, accumulate, work, tile_work):
     product_block(
         simd.pointer(a), a_row, a_step, simd.pointer(b), b_step, b_column, simd.pointer(c), c_row,
