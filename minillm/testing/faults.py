@@ -59,14 +59,14 @@ def planted(op: str, kind: str = "sign") -> Iterator[None]:
         raise ValueError(
             f"no op {op!r} has a gradient rule to replace; those that do: {', '.join(ops)}.{nearest(op, ops)}"
         )
-    rule, composite = target.rule, target.composite
+    rule, composite, fills = target.rule, target.composite, target.fills
     try:
-        target.rule = _wrong(rule, kind)
+        target.rule, target.fills = _wrong(rule, kind), False  # what it adds into a buffer could not be made wrong
         if composite is not None:  # under create_graph the composite is differentiated, not the rule
             target.composite = _wrong_composite(composite, kind)
         yield
     finally:
-        target.rule, target.composite = rule, composite
+        target.rule, target.composite, target.fills = rule, composite, fills
 
 
 def _wrong(rule: Callable, kind: str) -> Callable:
