@@ -15,10 +15,13 @@ from ..random.philox import fill
 from .tiles import INNER
 
 
+_NOTHING = np.uint64(0), np.uint64(0), np.uint32(0), 1.0
+
+
 def drop_options(dropout: tuple[float, int, int] | None) -> tuple[np.uint64, np.uint64, np.uint32, float]:
     """seed, position, the least 24-bit number that is kept (0: no dropout), the factor of what is kept."""
     if dropout is None:
-        return np.uint64(0), np.uint64(0), np.uint32(0), 1.0
+        return _NOTHING
     p, seed, position = dropout
     least = math.ceil(float(np.float32(p)) * 2**24)
     return np.uint64(seed), np.uint64(position), np.uint32(least), 1 / (1 - p) if p < 1 else 0.0
