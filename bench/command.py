@@ -149,6 +149,7 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
                         step(case.name)
                         run_case(case, session)
         printer.rows(session.rows[before:])
+        _write(arguments.json, _result(facts, session))  # what a long run has so far
     for candidate in session.candidates:
         if not candidate.joined:
             session.note(f"{candidate.name} joined no case: none that ran is of kernels.{candidate.kernel}")
@@ -157,11 +158,8 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
         session.note(f"others kept {loads[len(loads) // 2]:.0%} of the cores busy: repeat this run when they have gone")
     for note in session.notes:
         printer.note(note)
-    facts |= {"load_average_after": machine.load_average(), "limits": {n: vars(m) for n, m in session.limits.items()}}
-    result = {"machine": facts, "rows": session.rows, "notes": session.notes}
-    if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1))
+    result = _result(facts, session)
+    _write(arguments.json, result)
     if old is not None:
         printer.changes(compare.changes(old.get("rows", []), session.rows))
     if arguments.plot is not None:
@@ -172,6 +170,21 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
     printer.targets(targets.evaluate(session.rows))
     printer.say(f"{len(session.rows)} rows in {time.perf_counter() - started:.0f} s")
     return 1 if session.failed else 0
+
+
+def _result(facts: dict[str, Any], session: Any) -> dict[str, Any]:
+    """What --json writes."""
+    from .machine import load_average
+
+    limits = {str(n): vars(m) for n, m in session.limits.items()}
+    machine = facts | {"load_average_after": load_average(), "limits": limits}
+    return {"machine": machine, "rows": session.rows, "notes": session.notes}
+
+
+def _write(path: Path | None, result: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1))
 
 
 def _wanted(name: str, pattern: str) -> bool:

@@ -64,7 +64,7 @@ def _clean(axes: Axes, grid: str = "both") -> None:
 def _roofline(rows: list[Row], machine: dict[str, Any]) -> Figure | None:
     """FLOP/s over FLOPs per byte that must move; the roof is peak and bandwidth, the memory's and the caches'."""
     threads = machine["threads"]
-    limits = machine["limits"].get(threads) or machine["limits"][str(threads)]  # of a run, or of its JSON
+    limits = machine["limits"][str(threads)]
     points = [r for r in rows if r["implementation"] in (OURS, f"{OURS}.bf16") and r["flops"] and r["bytes"]
               and r["threads"] == threads and r["suite"] not in ("limits", "ladder", "engine")]  # fmt: skip
     if not points:

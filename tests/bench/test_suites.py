@@ -28,9 +28,8 @@ def test_ours_is_right_and_so_is_numpy(name):
 
 
 @pytest.mark.oracle
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("rival", ["torch", "torch.bf16", "jax"])
+@pytest.mark.parametrize("rival", ["torch", *(pytest.param(r, marks=pytest.mark.slow) for r in ("torch.bf16", "jax"))])
 def test_rivals_compute_the_same(name, rival):
     pytest.importorskip(rival.split(".")[0])
     s = session(shapes=[SHAPES[name]], rivals=frozenset({rival}))
