@@ -8,7 +8,7 @@ from .. import simd
 from ..numba_setup import njit, prange
 from .block import fused_block
 from .cut import cut, part, workers_for
-from .sizes import ROWS, WIDEST
+from .sizes import ROWS
 
 
 @njit(parallel=True)
@@ -27,7 +27,7 @@ def products(
     for axis in range(batch.shape[0]):
         matrices *= batch[axis, 0]
     workers = workers_for(rows, columns, depth, matrices, work.shape[0])
-    row_parts, column_parts = cut(rows, columns, matrices, workers, WIDEST * simd.lanes(c))
+    row_parts, column_parts = cut(rows, columns, matrices, workers, simd.lanes(c))
     tasks = matrices * row_parts * column_parts
     if workers == 1:
         first = tasks - tasks  # a 0 of the type that the other call has: one compilation less
@@ -48,7 +48,7 @@ def _some(
 ):  # fmt: skip
     """Tasks first .. last - 1: task t is a part of matrix t // (parts of a matrix)."""
     parts = row_parts * column_parts
-    m, n = part(rows, row_parts, ROWS), part(columns, column_parts, WIDEST * simd.lanes(c))
+    m, n = part(rows, row_parts, ROWS), part(columns, column_parts, simd.lanes(c))
     for task in range(first, last):
         at_a, at_b, at_c = _offsets(task // parts, batch)
         i, j = task % parts // column_parts * m, task % column_parts * n
