@@ -26,75 +26,10 @@ from . import signatures
 from .apart import Apart
 from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step
+from .rooms import BLOCK_Q, backward_sizes, of_keys, of_queries, words_of_keys, words_of_queries
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_backward_row
-from .tiles import INNER, ROWS, WIDE, keys_of_block, multiply, multiply_seen, spread
+from .tiles import INNER, ROWS, WIDE, multiply, multiply_seen, spread
 from .words import along, as_pairs, as_rows, either
-
-BLOCK_Q = 64
-MANY = 16  # tasks that are enough for any number of threads this is made for
-
-
-@njit
-def backward_sizes(S, width):
-    """Keys of a block: what belongs to them fits into L2."""
-    return keys_of_block(128 if width <= 128 else 64, S)
-
-
-@njit
-def backward_parts(heads, S, width):
-    """Into how many tasks the blocks of keys of a head are dealt."""
-    block_k = backward_sizes(S, width)
-    return max(1, min((S + block_k - 1) // block_k, MANY // max(heads, 1)))
-
-
-@njit
-def backward_words(S, width):
-    """Numbers of workspace that a task needs; the order of the parts is that of `_part`."""
-    block_k = backward_sizes(S, width)
-    return BLOCK_Q * (2 * width + 2 * block_k + 16) + 5 * block_k * width + 16 * width + 16 * WIDE
-
-
-@njit
-def backward_bf16_words(S, width):
-    """Words of bfloat16 that a task needs beside that."""
-    block_k = backward_sizes(S, width)
-    return BLOCK_Q * (3 * width + 2 * block_k) + 2 * block_k * width + width + block_k
-
-
-@njit(**INNER)
-def _of_keys(work, block_k, width):
-    """keys, values (panels), k_, dk_, dv_ (block_k, width), stage; before them, zeros and what `_of_queries` gives."""
-    keys = work + (16 * WIDE + BLOCK_Q * (2 * width + 2 * block_k + 16))
-    size = block_k * width
-    return keys, keys + size, keys + 2 * size, keys + 3 * size, keys + 4 * size, keys + 5 * size
-
-
-@njit(**INNER)
-def _of_queries(work, block_k, width):
-    """q_, dout_ (BLOCK_Q, width), delta (BLOCK_Q, lanes), p_, ds_ (BLOCK_Q, block_k)"""
-    q_ = work + 16 * WIDE
-    dout_ = q_ + BLOCK_Q * width
-    delta_ = dout_ + BLOCK_Q * width
-    p_ = delta_ + BLOCK_Q * 16
-    return q_, dout_, delta_, p_, p_ + BLOCK_Q * block_k
-
-
-@njit(**INNER)
-def _words_of_keys(words, block_k, width):
-    """Room for keys, values, k_; before it, room for what `_words_of_queries` gives."""
-    keys = words + BLOCK_Q * (3 * width + 2 * block_k) + width + block_k
-    size = block_k * width // 2
-    return keys, keys + size, keys + 2 * size
-
-
-@njit(**INNER)
-def _words_of_queries(words, block_k, width):
-    """Room for q_ and dout_ as A (rows), as B (pairs), then ds_ as A and p_, ds_ turned."""
-    q_a, size = words, BLOCK_Q * width
-    q_b = q_a + 2 * size + width
-    ds_a = q_b + size
-    p_b = ds_a + BLOCK_Q * block_k + block_k
-    return q_a, q_a + size, q_b, q_b + size // 2, ds_a, p_b, p_b + BLOCK_Q * block_k // 2
 
 
 @njit(no_cpython_wrapper=True)
@@ -109,16 +44,16 @@ def _pair(
     block_k = backward_sizes(S, width)
     n, count = min(BLOCK_Q, T - first), min(block_k, S - j)
     rows = (n + ROWS - 1) // ROWS * ROWS
-    q_, dout_, delta, p_, ds_ = _of_queries(work, block_k, width)
-    keys, values, k_, dk_, dv_, _stage = _of_keys(work, block_k, width)
+    q_, dout_, delta, p_, ds_ = of_queries(work, block_k, width)
+    keys, values, k_, dk_, dv_, _stage = of_keys(work, block_k, width)
     finite = pack_rows(q, q_row, n, D, q_, width, scale * LOG2_E)
     finite &= pack_rows(dout, dout_row, n, D, dout_, width, 1.0)
     clear_rows(q_, width, n, rows, width)
     clear_rows(dout_, width, n, rows, width)
-    a1, a2, b1, b2, ds_words, c1, c2 = _words_of_queries(words, block_k, width)
+    a1, a2, b1, b2, ds_words, c1, c2 = words_of_queries(words, block_k, width)
     q_a, dout_a = as_rows(q_, rows, width, width, a1), as_rows(dout_, rows, width, width, a2)
     q_b, dout_b = as_pairs(q_, n, width, width, b1), as_pairs(dout_, n, width, width, b2)
-    b1, b2, b3 = _words_of_keys(words, block_k, width)
+    b1, b2, b3 = words_of_keys(words, block_k, width)
     keys_b, values_b, k_b = either(keys, b1), either(values, b2), either(k_, b3)  # made by `_part`
     for i in range(n):  # delta_i = dout_i . out_i
         total = simd.zeros(q)
@@ -201,7 +136,7 @@ def _part(
     block_k = backward_sizes(S, width)
     panel = WIDE * lanes
     blocks = (S + block_k - 1) // block_k
-    keys, values, k_, dk_, dv_, stage = _of_keys(work, block_k, width)
+    keys, values, k_, dk_, dv_, stage = of_keys(work, block_k, width)
     size = partial.shape[3] * width
     dq = simd.pointer(partial) + ((part * q.shape[0] + b) * H + g * group) * size
     clear_rows(dq, width, 0, group * partial.shape[3], width)
@@ -216,7 +151,7 @@ def _part(
         pack_panels(row_at(v, b, g, j), row_step(v), count, D, values, stage)
         finite = pack_rows(row_at(k, b, g, j), row_step(k), count, D, k_, width, 1.0)
         clear_rows(k_, width, count, count + count % 2, width)
-        b1, b2, b3 = _words_of_keys(words, block_k, width)
+        b1, b2, b3 = words_of_keys(words, block_k, width)
         as_pairs(keys, (count + panel - 1) // panel * width, panel, panel, b1)
         as_pairs(values, (count + panel - 1) // panel * width, panel, panel, b2)
         as_pairs(k_, count, width, width, b3)

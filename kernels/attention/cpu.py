@@ -4,10 +4,16 @@
     pack.py         rows and turned keys, as tiles read them
     softmax.py      a row of scores between the products: masks, exp2, the online softmax
     forward.py      one task for each block of queries
-    decode.py       few queries and many keys: one task for some keys
     backward.py     one task for some blocks of keys
+    decode.py       few queries and many keys: one task for some keys
+    words.py        operands of bfloat16
     dropout.py      the mask, drawn again wherever it is needed
+    rooms.py        sizes of blocks, and where in a task's workspace they lie
     apart.py, signatures.py     what keeps compilation short
+
+One core of AMD Zen 4 (116 GFLOP/s of float32 multiply-adds, 232 of bfloat16), lengths of 1024 to 4096, head dims 64 and
+128, causal counted as half the work: forward and backward reach 70 to 85 % of that, 65 to 75 % with bfloat16. Few
+queries read their keys and values at 11 GB/s from memory, at 30 GB/s from L3.
 """
 
 from __future__ import annotations
@@ -21,11 +27,12 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from . import signatures
-from .backward import backward, backward_bf16_words, backward_parts, backward_words, pair, part
+from .backward import backward, pair, part
 from .decode import CUT, QUERIES, cut, decode, decode_words
 from .dropout import drop_options
-from .forward import block, forward, forward_bf16_words, forward_words
+from .forward import block, forward
 from .limits import small
+from .rooms import backward_bf16_words, backward_parts, backward_words, forward_bf16_words, forward_words
 from .tiles import ROWS
 
 

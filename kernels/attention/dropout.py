@@ -14,7 +14,6 @@ from ..numba_setup import njit
 from ..random.philox import fill
 from .tiles import INNER
 
-
 _NOTHING = np.uint64(0), np.uint64(0), np.uint32(0), 1.0
 
 

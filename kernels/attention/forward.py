@@ -21,30 +21,10 @@ from . import signatures
 from .apart import Apart
 from .dropout import draw_row, drop_row
 from .pack import clear_rows, pack_panels, pack_rows, row_at, row_step, unpack_row
+from .rooms import forward_rooms, forward_rooms_bf16, forward_sizes
 from .softmax import LN2, LOG2_E, add_bias, hide, seen, softmax_row
-from .tiles import ROWS, WIDE, keys_of_block, multiply, multiply_seen, spread
+from .tiles import ROWS, WIDE, multiply, multiply_seen, spread
 from .words import along, as_pairs, as_rows
-
-
-@njit
-def forward_sizes(T, S, width):
-    """(queries, keys) of a block. The packed keys and values fit into L2."""
-    most = 256 if width <= 64 else 128 if width <= 128 else 64
-    return min(128, (T + ROWS - 1) // ROWS * ROWS), keys_of_block(most, S)
-
-
-@njit
-def forward_words(T, S, width):
-    """Numbers of workspace that a task needs; the order of the parts is that of `_block`."""
-    block_q, block_k = forward_sizes(T, S, width)
-    return block_q * (2 * width + 32) + 16 * 16 + 2 * block_k * width + ROWS * block_k + 16 * max(width, 16) + 16 * WIDE
-
-
-@njit
-def forward_bf16_words(T, S, width):
-    """Words of bfloat16 that a task needs beside that."""
-    block_q, block_k = forward_sizes(T, S, width)
-    return block_q * width + block_k * width + ROWS * block_k + width
 
 
 @njit(no_cpython_wrapper=True)
@@ -59,17 +39,8 @@ def _block(
     block_q, block_k = forward_sizes(T, S, width)
     n = min(block_q, T - first)
     rows = (n + ROWS - 1) // ROWS * ROWS
-    q_ = work + panel  # (rows, width), after zeros (panel)
-    o_ = q_ + block_q * width
-    m_ = o_ + block_q * width  # (rows, lanes)
-    l_ = m_ + block_q * lanes
-    keys = l_ + (block_q + lanes) * lanes  # panels
-    values = keys + block_k * width  # (block_k, width)
-    s_ = values + block_k * width  # (ROWS, block_k)
-    stage = s_ + ROWS * block_k
-    keys_words = words + (block_q * width)
-    values_words = keys_words + block_k * width // 2
-    p_words = values_words + block_k * width // 2
+    q_, o_, m_, l_, keys, values, s_, stage = forward_rooms(work, block_q, block_k, width)
+    keys_words, values_words, p_words = forward_rooms_bf16(words, block_q, block_k, width)  # after q's
     clear_rows(work, 0, 0, 1, panel)
     clear_rows(o_, width, 0, rows, width)
     clear_rows(l_, lanes, 0, rows, lanes)
