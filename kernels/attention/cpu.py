@@ -12,8 +12,8 @@
     apart.py, signatures.py     what keeps compilation short
 
 One core of AMD Zen 4 (116 GFLOP/s of float32 multiply-adds, 232 of bfloat16), lengths of 1024 to 4096, head dims 64 and
-128, causal counted as half the work: forward and backward reach 70 to 85 % of that, 65 to 75 % with bfloat16. Few
-queries read their keys and values at 11 GB/s from memory, at 30 GB/s from L3.
+128, causal counted as half the work: forward and backward reach 78 to 88 % of that, 62 to 75 % with bfloat16. Few
+queries read their keys and values at 12 GB/s from memory, at 30 GB/s from L3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How large the blocks are, and where the parts of a task's workspace lie in it.
 
-width is the head dim up to whole vectors; sizes are in numbers, or in words of two bfloat16. The larger a block of keys,
-the less often each query is visited; but what is packed for it has to stay in L2 (1 MB).
+width is the head dim up to whole vectors; sizes are in numbers, or in words of two bfloat16. The larger a block of
+keys, the less often each query is visited; but what is packed for it has to stay in L2 (1 MB).
 """
 
 from __future__ import annotations
