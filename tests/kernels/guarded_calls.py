@@ -102,7 +102,8 @@ CALLS = {
         kernels.embedding_backward(g(np.stack([X[:3], X[3:6]])), g(IDS), 11)),
     "dropout_forward dropout_backward": lambda g: (
         kernels.dropout_forward(g(X), 0.4, 1, 2), kernels.dropout_backward(g(DX), 0.4, 1, 2)),
-    "philox_uniform philox_normal": lambda g: (
+    "philox_bits philox_uniform philox_normal": lambda g: (
+        kernels.philox_bits(37, 1, 2),
         kernels.philox_uniform((7, 37), 1, 2), kernels.philox_normal((7, 37), 1, 2)),
     "bce_forward bce_backward": lambda g: (
         kernels.bce_forward(g(X), g(abs(W) * 0 + X * 0 + F(0.25))),
