@@ -31,8 +31,8 @@ from .dtypes import float16, float32, float64, int32, int64, uint8
 from .engine import op
 from .errors import DeviceError, GraphError, nearest
 from .functional import *
-from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .precision import autocast
+from .random import Generator, get_rng_state, manual_seed, set_rng_state
 from .recording import enable_grad, is_grad_enabled, no_grad
 from .tensor import Tensor
 from .transforms import grad, gradients, hessian, hvp, jacobian, jvp, value_and_grad, vjp

@@ -17,6 +17,7 @@ from kernels.arrays import is_array
 from . import errors
 
 ALIASES = {"axis": "dim", "keepdims": "keepdim", "input": "x", "other": "y"}  # NumPy's and PyTorch's words -> ours
+_SETTINGS = {int, float, bool, str, tuple, type(None)}  # types that are surely no Tensor and no array
 _MISSING: Any = type("missing", (), {})()  # the default of an argument that has none
 F = TypeVar("F", bound=Callable)
 
@@ -74,17 +75,17 @@ def unwrap(args: tuple, broadcasting: bool) -> tuple[list[Any], list[Any] | None
     tensors = mixed = False
     dtype = None
     for a in args:
-        node = getattr(a, "node", _MISSING)
-        if node is not _MISSING:  # a Tensor
-            tensors, a = True, a.data
+        node = None
+        if type(a) in _SETTINGS:
+            pass
+        elif (given := getattr(a, "node", _MISSING)) is not _MISSING:  # a Tensor
+            tensors, node, a = True, given, a.data
             if dtype is not a.dtype:
                 mixed, dtype = mixed or dtype is not None, a.dtype
-        else:
-            node = None
-            if isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
-                a = a.item()
-            elif broadcasting and is_array(a):
-                mixed = True
+        elif isinstance(a, np.generic):  # a NumPy scalar is a strong float64 and would promote float32
+            a = a.item()
+        elif broadcasting and is_array(a):
+            mixed = True
         arrays.append(a)
         nodes.append(node)
     return arrays, nodes if tensors else None, mixed

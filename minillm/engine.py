@@ -305,8 +305,9 @@ def gradients(
 
 def _is_fresh(pg: Any, dout: Any, saved: tuple, siblings: Sequence, into: Sequence = ()) -> bool:
     """No one else holds this array: it is not a view, the cotangent, a saved array or another input's gradient."""
-    if any(pg is place for place in into):  # zeros that it was added into
-        return True
+    for place in into:
+        if pg is place:  # zeros that it was added into
+            return True
     held = [*(dout if type(dout) is list else (dout,)), *saved, *(t for s in saved if type(s) is tuple for t in s)]
     return getattr(pg, "base", pg) is None and not any(pg is h for h in held) and sum(pg is s for s in siblings) <= 1
 

@@ -22,19 +22,21 @@ _writes: dict[int, tuple[int, Any]] = {}  # id of the memory's owner -> (when, w
 
 def owner_of(array: Any) -> Any:
     """The array that owns the memory: views of one array count as one."""
-    while is_array(getattr(array, "base", None)):
-        array = array.base
+    while (base := getattr(array, "base", None)) is not None and is_array(base):
+        array = base
     return array
 
 
-def mark_written(array: Any) -> None:
-    """Say that `array` (or memory it shares) was written in place just now."""
+def mark_written(*arrays: Any) -> None:
+    """Say that these arrays (or memory they share) were written in place just now."""
     global last
     if len(_writes) > 10_000:
         for key in [k for k, (_, ref) in _writes.items() if ref() is None]:
             del _writes[key]
-    owner, last = owner_of(array), next(clock)
-    _writes[id(owner)] = (last, weakref.ref(owner))
+    last = next(clock)
+    for array in arrays:
+        owner = owner_of(array)
+        _writes[id(owner)] = (last, weakref.ref(owner))
 
 
 def check(node: Any) -> None:

@@ -105,9 +105,12 @@ class Flat:
         for i, p in enumerate(self.params):
             if not self.has_grad(i) or p.data is not self.views[i]():
                 continue
-            own = state.get(p, {})
-            numbers = {k: None if isinstance(v, np.ndarray) else v for k, v in own.items()}
-            if any(numbers[k] is None and (k not in self.states or v is not self.states[k][i]) for k, v in own.items()):
+            numbers, moved = {}, True
+            for k, v in state.get(p, {}).items():
+                array = isinstance(v, np.ndarray)
+                numbers[k] = None if array else v
+                moved = moved and (not array or (k in self.states and v is self.states[k][i]))
+            if not moved:
                 continue
             if runs and runs[-1].stop == i and numbers == shared:
                 runs[-1] = range(runs[-1].start, i + 1)
@@ -123,7 +126,8 @@ class Flat:
 
     def keep_state(self, run: range, new: dict[str, Any], state: dict[Tensor, dict[str, Any]]) -> None:
         """After a step: what the update left in the state of the run becomes the state of its parameters."""
-        rows = {k: v for k, v in new.items() if isinstance(v, np.ndarray) and v.ndim}
+        numbers = {k: v for k, v in new.items() if not (isinstance(v, np.ndarray) and v.ndim)}
+        rows = {k: v for k, v in new.items() if k not in numbers}
         for name, row in rows.items():
             self._row(name)
             kept = self.part(self.state[name], run)
@@ -131,7 +135,9 @@ class Flat:
                 kept[...] = row
         for i in run:
             own = state.setdefault(self.params[i], {})
-            own.update({k: self.states[k][i] if k in rows else v for k, v in new.items()})
+            own.update(numbers)
+            for name in rows:
+                own[name] = self.states[name][i]
 
     def adopt_state(self, state: dict[Tensor, dict[str, Any]]) -> None:
         """Move arrays of the state that are as large as their parameters into rows: after they were loaded."""

@@ -108,14 +108,14 @@ class Optimizer:
     def _flat_step(self, flat: Flat, group: dict[str, Any], scale: float) -> list[int]:
         """Update the parameters that lie side by side, as one; the ids of those."""
         flat.attach()
-        done = []
+        done: list[int] = []
         for run in flat.runs(self.state):
             state = flat.run_state(run, self.state)
             self.update_scaled(flat.part(flat.data, run), flat.part(flat.grad, run), scale, state, group)
             flat.keep_state(run, state, self.state)
-            for p in flat.params[run.start : run.stop]:
-                mark_written(p.data)
-                done.append(id(p))
+            params = flat.params[run.start : run.stop]
+            mark_written(*[p.data for p in params])
+            done += map(id, params)
         return done
 
     def zero_grad(self, set_to_none: bool = True) -> None:
