@@ -3,7 +3,7 @@
 What this `njit` adds to Numba's:
 
 - Compiled code is kept on disk, and is stale as soon as *any* file it was made from changes. Numba looks at the file of
-  the function alone; here the files it imports from this package count too, and the width of vectors.
+  the function alone; here the files that it imports from this package count too. Each width of vectors has its own.
 - A folder that cannot be written is no error: Numba takes the user's cache folder, and where there is none either, the
   code is compiled anew in each process.
 - The first compilation says so on stderr, once, because it takes seconds. KERNELS_QUIET=1 says nothing.
@@ -33,7 +33,7 @@ from typing import Any
 import numba
 from numba import prange
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 __all__ = ["njit", "prange"]
 
@@ -58,9 +58,10 @@ class _Cache(FunctionCache):
 
     def __init__(self, function: Callable):
         super().__init__(function)
-        lanes = os.environ.get("KERNELS_SIMD_LANES", "")
         sources = b"".join(_digest(path) for path in sorted(_sources(Path(function.__code__.co_filename))))
-        self._cache_file._source_stamp = hashlib.sha256(sources + lanes.encode()).hexdigest()
+        lanes = os.environ.get("KERNELS_SIMD_LANES", "")
+        name = f"{self._impl.filename_base}-{lanes}" if lanes else self._impl.filename_base  # each its own files
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, hashlib.sha256(sources).hexdigest())
 
 
 @cache
