@@ -43,8 +43,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    from .case import CommandError
-
     p = parser()
     arguments = p.parse_args(argv)
     cores = environment.usable_cores()
@@ -52,6 +50,8 @@ def main(argv: list[str]) -> int:
     if not 1 <= threads <= cores:
         p.error(f"--threads {threads}: this process may use 1 to {cores} cores")
     environment.prepare(threads, argv)
+    from .case import CommandError  # NumPy comes with it
+
     try:
         return _main(arguments, threads)
     except CommandError as error:
@@ -99,6 +99,7 @@ def _rivals(text: str, quick: bool = False) -> frozenset[str]:
 
 
 def _main(arguments: argparse.Namespace, threads: int) -> int:
+    from . import remote
     from .case import CommandError, Options
     from .suites import load
 
@@ -117,10 +118,11 @@ def _main(arguments: argparse.Namespace, threads: int) -> int:
         quick=arguments.quick, threads=threads, shapes=_shapes(arguments.shapes, suites),
         rivals=_rivals(arguments.rivals, arguments.quick), only=arguments.only, names=names,
     )  # fmt: skip
-    return _measure(arguments, options, suites, old)
+    with remote.workers(options, arguments.cold) as workers:
+        return _measure(arguments, options, suites, old, workers)
 
 
-def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old: Any) -> int:
+def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old: Any, workers: Any) -> int:
     from . import compare, limits, machine, report, targets, timing
     from .flush import flusher
     from .runner import Session, load_candidate, run_case
@@ -131,7 +133,7 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
     seconds = arguments.seconds or (0.15 if options.quick else 0.4)
     budget = timing.Budget(seconds, max(2, arguments.repeats or (3 if options.quick else 5)), arguments.cold)
     session = Session(options, budget, {}, list(map(load_candidate, arguments.candidate)))
-    session.flush = flusher() if arguments.cold else None
+    session.flush, session.workers = flusher() if arguments.cold else None, workers
     printer = report.Printer()
     printer.say("measuring the limits of this machine")
     for n in {1, options.threads}:

@@ -3,10 +3,8 @@
 - `OPENBLAS_CORETYPE` is removed: some machines export "Haswell", which holds NumPy's products at half their speed.
 - Every library gets the same number of threads; fewer than there are cores by pinning the process to that many cores,
   which is what JAX, having no setting, counts.
-- `GOMP_SPINCOUNT`, how long OpenMP's idle threads spin: the kernels set 1000 for themselves (kernels/numba_setup.py),
-  because they live beside OpenBLAS's threads. In one process Numba and torch share one OpenMP and its threads,
-  whichever was imported first; so here both get OpenMP's own default, with which torch runs when it is alone. Our
-  kernels start 2 us sooner with it than with 1000. A value that the user set stays.
+- `GOMP_SPINCOUNT`, how long OpenMP's idle threads spin: ours run with what the kernels set for themselves
+  (kernels/numba_setup.py), as they do for every user; rivals, in their own processes, with OpenMP's own default.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 
-OPENMP_DEFAULT = "300000"  # rounds of GNU OpenMP where there are no more threads than cores
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -30,10 +27,15 @@ def prepare(threads: int, argv: list[str]) -> None:
             os.execv(sys.executable, [sys.executable, "-m", "bench", *argv])
     for name in THREADS:
         os.environ[name] = str(threads)
-    os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_DEFAULT)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if threads < usable_cores() and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, _one_per_core()[:threads])
+
+
+def of_worker() -> dict[str, str]:
+    """The environment of a process that runs a rival; it inherits the cores."""
+    without = ("GOMP_SPINCOUNT", "OPENBLAS_CORETYPE")
+    return {name: value for name, value in os.environ.items() if name not in without}
 
 
 def _one_per_core() -> list[int]:

@@ -85,27 +85,38 @@ class Load:
     """How busy others kept the cores between `start` and `stop`: 0 idle, 1 all cores taken. NaN where unknown."""
 
     began: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    workers: tuple[int, ...] = ()  # processes that are ours
 
     @classmethod
-    def start(cls) -> Load:
-        return cls(_busy())
+    def start(cls, workers: tuple[int, ...] = ()) -> Load:
+        return cls(_busy(workers), workers)
 
     def stop(self) -> float:
-        clock, busy, own = (b - a for a, b in zip(self.began, _busy()))
+        clock, busy, own = (b - a for a, b in zip(self.began, _busy(self.workers)))
         cores = os.cpu_count() or 1
         return float(np.clip((busy - own) / (clock * cores), 0.0, 1.0)) if clock > 0.2 else float("nan")
 
 
-def _busy() -> tuple[float, float, float]:
-    """Clock, busy CPU seconds of the machine (others' guests on this host count: steal), those of this process."""
+def _busy(workers: tuple[int, ...]) -> tuple[float, float, float]:
+    """Clock, busy CPU seconds of the machine (others' guests on this host count: steal), those that are ours."""
     times = os.times()
-    own = times.user + times.system + times.children_user + times.children_system
+    own = times.user + times.system + times.children_user + times.children_system + sum(map(_seconds, workers))
     try:
         with open("/proc/stat") as file:
             user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
     except (OSError, ValueError):
         return time.perf_counter(), float("nan"), own
     return time.perf_counter(), (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK"), own
+
+
+def _seconds(pid: int) -> float:
+    """CPU seconds of a process and of its children that have ended; of one that has ended itself, 0: ours by now."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            ticks = file.read().rpartition(")")[2].split()[11:15]
+    except OSError:
+        return 0.0
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def load_average() -> list[float]:

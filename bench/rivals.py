@@ -1,4 +1,4 @@
-"""The other libraries, each if it is installed, imported when a case first needs it.
+"""The other libraries, each if it is installed, imported when a case first needs it: in a worker (remote.py).
 
 A suite gives the formula once per library, as a function whose first argument is the library:
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -167,7 +168,10 @@ def _adapted(adapt: Callable[..., tuple], make: Make) -> Make:
 
 @contextlib.contextmanager
 def threads(n: int | None) -> Any:
-    """n threads in the libraries that can change it while they run: Numba, torch, OpenBLAS. None: as they are."""
+    """n threads in the libraries of this process that can change it while they run: Numba, OpenBLAS, torch.
+
+    None: as they are.
+    """
     if n is None:
         yield
         return
@@ -180,7 +184,8 @@ def threads(n: int | None) -> Any:
     numba.set_num_threads(min(n, before[0]))
     if set_blas:
         set_blas(n)
-    if importlib.util.find_spec("torch"):
+    torch_before = None
+    if "torch" in sys.modules:
         torch_before = torch().get_num_threads()
         torch().set_num_threads(n)
     try:
@@ -189,5 +194,5 @@ def threads(n: int | None) -> Any:
         numba.set_num_threads(before[0])
         if set_blas:
             set_blas(before[1])
-        if importlib.util.find_spec("torch"):
+        if torch_before is not None:
             torch().set_num_threads(torch_before)

@@ -13,9 +13,11 @@ import numpy as np
 import kernels
 
 from . import equal, rivals, timing
-from .case import Case, CommandError, Make, Options, Run, plain
+from .case import Case, CommandError, Make, Options, plain
 from .limits import Limits
 from .machine import Load
+from .prepared import Local, Outputs
+from .remote import Remote, RemoteError, Worker, library
 
 OURS = "minillm"
 Row = dict[str, Any]
@@ -27,7 +29,8 @@ class Session:
     budget: timing.Budget
     limits: dict[int, Limits]  # by number of threads
     candidates: list[Candidate] = field(default_factory=list)
-    flush: Callable[[], None] | None = None
+    flush: Callable[[], None] | None = None  # with it, caches are emptied before every repeat
+    workers: dict[str, Worker] = field(default_factory=dict)  # by library; those without one run in this process
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out, and why
     failed: bool = False  # one of ours or a candidate is wrong
@@ -100,18 +103,18 @@ def run_case(case: Case, session: Session) -> list[Row]:
 def _run(case: Case, makes: dict[str, Make], session: Session) -> list[Row]:
     oracle = _oracle(case, any(name.endswith(".bf16") for name in makes))
     before = _checksums(case.inputs)
-    rows, runs = {}, {}
+    rows: dict[str, Row] = {}
+    runs: dict[str, Local | Remote] = {}
     for name, make in makes.items():
         trusted = name in case.rivals  # a rival is timed, and marked, even where it is less exact than the bound
         try:
-            inputs = _inputs(case)
-            run = make(*inputs)
-            verdict = _check(case, name, run, inputs, oracle, trusted)
+            run = _prepare(case, name, make, session)
+            verdict = _verdict(case, name, run.outputs(), oracle)
         except Exception as error:
             if trusted:
-                session.note(f"{case.suite} {case.name}: {name} failed: {type(error).__name__}: {_first_line(error)}")
+                _failed(case, name, error, session)
                 continue
-            run, verdict = None, equal.Verdict(False, np.inf, f"{type(error).__name__}: {error}")
+            verdict = equal.Verdict(False, np.inf, f"{type(error).__name__}: {error}")
         if verdict.equal and _checksums(case.inputs) != before:
             verdict = equal.Verdict(False, verdict.max_error, "an input was written to")
         rows[name] = _row(case, name, verdict, session)
@@ -119,13 +122,23 @@ def _run(case: Case, makes: dict[str, Make], session: Session) -> list[Row]:
             runs[name] = run
         else:
             _refuse(case, name, verdict, session, before)
-    load = Load.start()
-    for name, times in timing.measure(runs, session.budget, session.flush).items():
-        _fill(rows[name], case, name, times, session)
+    load = Load.start(tuple(w.pid for w in session.workers.values() if w.pid is not None))
+    measured = timing.measure(runs, session.budget)
     busy = load.stop()
-    for name, run in runs.items():
+    for name, times in measured.items():
+        try:
+            if times.error is not None:
+                raise times.error
+            verdict = _verdict(case, name, runs[name].outputs_again(), oracle)
+        except Exception as error:
+            if name in case.rivals:
+                _failed(case, name, error, session)
+                del rows[name]
+                continue
+            verdict = equal.Verdict(False, np.inf, f"{type(error).__name__}: {error}")
+        if times.samples:
+            _fill(rows[name], times)
         rows[name]["load"] = None if np.isnan(busy) else round(busy, 3)
-        verdict = _again(case, name, makes[name], run, oracle)
         if rows[name]["equal"] and not verdict.equal:
             rows[name] |= {"equal": False, "problem": f"after timing: {verdict.problem}"}
             if name not in case.rivals:
@@ -136,16 +149,21 @@ def _run(case: Case, makes: dict[str, Make], session: Session) -> list[Row]:
     return list(rows.values())
 
 
+def _prepare(case: Case, name: str, make: Make, session: Session) -> Local | Remote:
+    worker = session.workers.get(library(name)) if name in case.rivals else None
+    return Local(case, make, session.flush) if worker is None else Remote(worker, case, name)
+
+
+def _failed(case: Case, name: str, error: Exception, session: Session) -> None:
+    kind = "" if isinstance(error, RemoteError) else f"{type(error).__name__}: "
+    session.note(f"{case.suite} {case.name}: {name} failed: {kind}{_first_line(error)}")
+
+
 def _refuse(case: Case, name: str, verdict: equal.Verdict, session: Session, before: list, when: str = "") -> None:
     session.failed = True
     session.note(f"REFUSED {name} in {case.suite} {case.name}{when}: {verdict.problem}")
     if _checksums(case.inputs) != before:  # the others are to get what was promised
         raise CommandError(f"{name} wrote to its inputs in {case.suite} {case.name}: repair that first")
-
-
-def _inputs(case: Case) -> tuple:
-    copy = case.in_place
-    return tuple(x.copy() if copy and isinstance(x, np.ndarray) else x for x in case.inputs)
 
 
 def _checksums(inputs: tuple) -> list[int]:
@@ -170,27 +188,10 @@ def _oracle(case: Case, with_bf16: bool) -> equal.Oracle:
     return equal.oracle(_reference(case), case.inputs, case.backward, case.tolerance, with_bf16)
 
 
-def _again(case: Case, name: str, make: Make, run: Run, oracle: equal.Oracle) -> equal.Verdict:
-    """The check after timing. What the last call returned is overwritten with NaN: kept results are not computed ones.
-
-    In place, it is a fresh start: the inputs have changed.
-    """
-    if case.in_place:
-        inputs = _inputs(case)
-        return _check(case, name, make(*inputs), inputs, oracle, name in case.rivals)
-    for array in equal.as_arrays(run()):
-        if array is not None and array.dtype.kind == "f" and array.flags.writeable:
-            array.fill(np.nan)
-    return _check(case, name, run, case.inputs, oracle, name in case.rivals)
-
-
-def _check(case: Case, name: str, run: Run, inputs: tuple, oracle: equal.Oracle, trusted: bool) -> equal.Verdict:
-    """inputs: those that `run` works on; where it writes to them and returns nothing, they are the results."""
-    results = [equal.as_arrays(inputs if (r := run()) is None and case.in_place else r) for _ in range(case.calls)]
-    outputs = results[0] if case.calls == 1 else [np.stack([r[0] for r in results])]  # type: ignore[misc]
+def _verdict(case: Case, name: str, outputs: Outputs, oracle: equal.Oracle) -> equal.Verdict:
     if case.select is not None:
         outputs = case.select(outputs)
-    verdict = oracle.check(outputs, "bfloat16" if name.endswith(".bf16") else "float32", not trusted)
+    verdict = oracle.check(outputs, "bfloat16" if name.endswith(".bf16") else "float32", name not in case.rivals)
     if case.ulp and verdict.equal:
         verdict.ulp = equal.max_ulp(outputs[0], oracle.exact[0])  # type: ignore[arg-type]
     return verdict
@@ -212,7 +213,7 @@ def _row(case: Case, name: str, verdict: equal.Verdict, session: Session) -> Row
     } | ({} if verdict.ulp is None else {"max_ulp": verdict.ulp})  # fmt: skip
 
 
-def _fill(row: Row, case: Case, name: str, times: timing.Times, session: Session) -> None:
+def _fill(row: Row, times: timing.Times) -> None:
     q1, median, q3 = times.quartiles()
     row |= {"median_s": median, "q1_s": q1, "q3_s": q3, "samples": len(times.samples)}
     if row["limit_s"]:

@@ -1,23 +1,26 @@
 """Interleaved repeats in blocks, with no two thread pools awake at once.
 
-Every library here has threads that spin for a while after their work before they sleep: OpenMP's (shared by Numba and
-torch), OpenBLAS's, XLA's. While one library is timed, another's spinning threads take cores from it: alternating call
-by call, a product of 0.24 ms was measured to take 8 ms. So each implementation gets a *block* of calls; before a block
-the harness waits until every other thread of the process sleeps (Linux tells: /proc/self/task/*/stat), and the first
-calls of the block, which wake its own pool, are not counted. Blocks of all implementations alternate, in rounds that
-begin with another one each, so that a slow minute of the machine hits all of them alike.
+Every library here has threads that spin for a while after their work before they sleep: OpenMP's, OpenBLAS's, XLA's.
+While one library is timed, another's spinning threads take cores from it: alternating call by call, a product of
+0.24 ms was measured to take 8 ms. So torch and JAX have processes of their own (remote.py), and each implementation
+gets a *block* of calls. A block begins when every other thread of the process sleeps (Linux tells:
+/proc/self/task/*/stat), a worker answers when its own do, and the first calls of the block, which wake its pool, are
+not counted. Blocks of all implementations alternate, in rounds that begin with another one each, so that a slow minute
+of the machine hits all of them alike.
 
-`python -m bench.alone` holds torch in this harness against torch in a process of its own: on a machine that nobody else
-uses the two should agree. With others on the cores nothing here is worth reading: on 2 cores under a load of 6, torch's
+`python -m bench.alone` holds torch in this harness against torch without it: on a machine that nobody else uses the two
+should agree. With others on the cores nothing here is worth reading: on 2 cores under a load of 6, torch's
 product of 1024^3 took 45 to 110 ms in a process of its own, 11.5 when they paused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -40,10 +43,19 @@ class Times:
     """Seconds per call, one number a sample."""
 
     samples: list[float] = field(default_factory=list)
+    error: Exception | None = None  # it ended before its time
 
     def quartiles(self) -> tuple[float, float, float]:
         q1, median, q3 = np.percentile(self.samples, (25, 50, 75))
         return float(q1), float(median), float(q3)
+
+
+class Timed(Protocol):
+    """prepared.Local, or remote.Remote."""
+
+    def estimate(self) -> float: ...
+
+    def block(self, count: int, inner: int, seconds: float) -> list[float]: ...
 
 
 def settle(limit: float = 0.1) -> None:
@@ -66,26 +78,41 @@ def _runs(task: str) -> bool:
         return False  # it ended
 
 
-def measure(runs: dict[str, Run], budget: Budget, flush: Callable[[], None] | None = None) -> dict[str, Times]:
-    """Times of every run, interleaved. flush: empties the caches, called before each sample if budget.cold."""
-    flush = flush if budget.cold else None
+def measure(runs: Mapping[str, Timed], budget: Budget) -> dict[str, Times]:
+    """Times of every run, interleaved. Where one fails, its times have the error, and the others go on."""
     times = {name: Times() for name in runs}
-    seconds = {name: _estimate(run) for name, run in runs.items()}
-    names = list(runs)
-    for r in range(budget.rounds if runs else 0):
-        for name in names[r % len(names) :] + names[: r % len(names)]:
-            share = budget.seconds / budget.rounds
-            inner = 1 if flush else max(1, int(SAMPLE / seconds[name]))
-            count = int(np.clip(share / (inner * seconds[name]), 1, CALLS_PER_BLOCK))
-            if r and count == 1 and seconds[name] * (r + 1) > 2 * budget.seconds and r >= 3:
-                continue  # slow: three samples are enough
-            settle()
-            _wake(runs[name], seconds[name])
-            times[name].samples += _block(runs[name], count, inner, flush)
+    seconds: dict[str, float] = {}
+    for name, run in runs.items():
+        with _caught(times[name]):
+            seconds[name] = run.estimate()
+    for r in range(budget.rounds):
+        names = [name for name in runs if times[name].error is None]
+        first = r % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            with _caught(times[name]):
+                times[name].samples += _round(runs[name], seconds[name], r, budget)
     return times
 
 
-def _estimate(run: Run) -> float:
+@contextlib.contextmanager
+def _caught(times: Times) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        times.error = error
+
+
+def _round(run: Timed, seconds: float, r: int, budget: Budget) -> list[float]:
+    share = budget.seconds / budget.rounds
+    inner = 1 if budget.cold else max(1, int(SAMPLE / seconds))
+    count = int(np.clip(share / (inner * seconds), 1, CALLS_PER_BLOCK))
+    if r >= 3 and count == 1 and seconds * (r + 1) > 2 * budget.seconds:
+        return []  # slow: three samples are enough
+    settle()
+    return run.block(count, inner, seconds)
+
+
+def estimate(run: Run) -> float:
     """Seconds of a warm call; the calls before it compile and allocate."""
     start = time.perf_counter()
     run()
@@ -100,17 +127,10 @@ def _estimate(run: Run) -> float:
     return max(float(best), 1e-8)
 
 
-def _wake(run: Run, seconds: float) -> None:
-    if seconds > 20 * AWAKE:
-        return  # so long that waking does not show
-    end = time.perf_counter() + AWAKE
-    while True:
-        run()
-        if time.perf_counter() >= end:
-            return
-
-
-def _block(run: Run, count: int, inner: int, flush: Callable[[], None] | None) -> list[float]:
+def block(run: Run, count: int, inner: int, seconds: float, flush: Callable[[], None] | None) -> list[float]:
+    """Samples of seconds a call. flush: empties the caches, called before each sample."""
+    settle()
+    _wake(run, seconds)
     samples = []
     clock = time.perf_counter
     for _ in range(count):
@@ -122,3 +142,13 @@ def _block(run: Run, count: int, inner: int, flush: Callable[[], None] | None) -
             run()
         samples.append((clock() - start) / inner)
     return samples
+
+
+def _wake(run: Run, seconds: float) -> None:
+    if seconds > 20 * AWAKE:
+        return  # so long that waking does not show
+    end = time.perf_counter() + AWAKE
+    while True:
+        run()
+        if time.perf_counter() >= end:
+            return

@@ -97,10 +97,18 @@ def test_only_takes_parts_of_names_and_patterns():
 def test_blas_kernels_are_not_held_back(monkeypatch):
     for name in environment.THREADS:
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     again = []
     monkeypatch.setattr(os, "execv", lambda *a: again.append(a))
     environment.prepare(environment.usable_cores(), ["softmax"])
     assert "OPENBLAS_CORETYPE" not in os.environ
     assert again[0][1][1:] == ["-m", "bench", "softmax"]  # NumPy is imported here: a new process
+
+
+def test_rivals_get_the_default_of_openmp_and_all_of_blas(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    found = environment.of_worker()
+    assert found["OMP_NUM_THREADS"] == "2"
+    assert not {"GOMP_SPINCOUNT", "OPENBLAS_CORETYPE"} & set(found)
