@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from .adamw import adamw_flat, adamw_step, clip_factor, global_norm
+from .ahead import prepare
 from .attention import attention_backward, attention_forward
 from .binary_cross_entropy import bce_backward, bce_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward, cross_entropy_with_grad
@@ -71,6 +72,7 @@ __all__ = [
     "philox_bits",
     "philox_normal",
     "philox_uniform",
+    "prepare",
     "reparameterize_backward",
     "reparameterize_forward",
     "rmsnorm_backward",

@@ -68,6 +68,14 @@ class _Cache(FunctionCache):
         self._cache_file = IndexDataCacheFile(self._cache_path, name, hashlib.sha256(sources).hexdigest())
 
 
+def environment() -> str:
+    """What compiled code depends on beside its sources: the compiler, the CPU, the width of vectors."""
+    import llvmlite.binding as llvm
+
+    cpu = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    return f"{numba.__version__} {sys.version_info[:2]} {cpu} {os.environ.get('KERNELS_SIMD_LANES', '')}"
+
+
 @cache
 def _digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()

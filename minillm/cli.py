@@ -159,14 +159,21 @@ def _prepare(parsed: argparse.Namespace) -> Any:
     return Common(getattr(parsed, "data", None), parsed.seed, device, not parsed.quiet)
 
 
+def _compile_ahead(parsed: argparse.Namespace, common: Common) -> None:
+    """Kernels for the CPU on all cores, the first time; a line says so."""
+    import kernels
+
+    if common.device == "cpu" and parsed.kernels in ("auto", "cpu"):
+        kernels.prepare(say=lambda line: print(line, file=sys.stderr) if common.progress else None)
+
+
 def _demo(parsed: argparse.Namespace) -> int:
     from .demo import run_demo
 
     common = _prepare(parsed)
     if common.progress:
-        print(
-            "Training four small models. The first time, kernels are compiled: some 30 seconds more.", file=sys.stderr
-        )
+        print("Training four small models.", file=sys.stderr)
+    _compile_ahead(parsed, common)
     outcomes, page, seconds = run_demo(parsed.out, parsed.quick, common)
     _finish(parsed, outcomes, page, seconds)
     return 130 if any(o.history.interrupted for o in outcomes) else 0
@@ -184,6 +191,8 @@ def _train(parsed: argparse.Namespace) -> int:
     common, settings = _prepare(parsed), read_settings(parsed, parsed.settings)
     folder = Run(parsed.out).folder
     _refuse_other_model(folder, parsed.model)
+    if parsed.model in ("attention", "gpt"):  # the others need few kernels, compiled in the time this takes
+        _compile_ahead(parsed, common)
     try:
         outcome = recipe(parsed.model).train(settings, common)
     except ValueError as error:  # a setting that the model refuses, in its own words
