@@ -1,8 +1,8 @@
 """Compile ahead, on all cores: `prepare()`, for programs that will use most of the kernels.
 
-Kernels are compiled when they are first called, one after the other: for a training run some 50 seconds in all. Here each
-core gets a share of them in a process of its own, and what they compile is kept on disk, from where the program itself
-loads it. A second run finds a mark there and starts at once.
+Kernels are compiled when they are first called, one after the other: for a training run some 50 seconds in all. Here
+each core gets a share of them in a process of its own, and what they compile is kept on disk, from where the program
+itself loads it. A second run finds a mark there and starts at once.
 
     python -c "import kernels; kernels.prepare()"
 """
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def prepare(say: Callable[[str], Any] | None = None) -> float:
     paths = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "KERNELS_QUIET": "1", "PYTHONPATH": paths}
     work = "from kernels.ahead import work; work({}, {})"
-    shares = [subprocess.Popen([sys.executable, "-c", work.format(workers, i)], env=environment) for i in range(workers)]
+    command = [sys.executable, "-c"]
+    shares = [subprocess.Popen([*command, work.format(workers, i)], env=environment) for i in range(workers)]
     failed = [share for share in shares if share.wait() != 0]
     if not failed:
         mark.touch()
@@ -114,21 +115,23 @@ def calls() -> list[tuple[float, Callable[[], Any]]]:
     def dropout() -> None:
         k.dropout_backward(k.dropout_forward(wide, 0.5, 1, 0), 0.5, 1, 0)
 
-    both = (x, wide)
+    def each(function: Callable[[Any], Any], values: Sequence[Any] = (x, wide)) -> Callable[[], Any]:
+        return lambda: [function(value) for value in values]  # type: ignore[func-returns-value]
+
     return [
         (16.0, attention),
-        (9.0, lambda: [linear(activation) for activation in (None, "relu", "gelu", "silu")]),
+        (9.0, each(linear, (None, "relu", "gelu", "silu"))),
         (4.0, embedding),
-        (4.0, lambda: [layernorm(z) for z in both]),
+        (4.0, each(layernorm)),
         (3.5, random),
         (3.0, lambda: k.linear_cross_entropy(wide, wide[:65], y, 1.0)),
-        (2.5, lambda: [k.softmax_backward(z, k.softmax_forward(z)) for z in both]),
-        (2.5, lambda: [reparameterize(z) for z in both]),
+        (2.5, each(lambda z: k.softmax_backward(z, k.softmax_forward(z)))),
+        (2.5, each(reparameterize)),
         (2.0, adamw),
-        (2.0, lambda: [bce(z) for z in both]),
+        (2.0, each(bce)),
         (1.5, cross_entropy),
         (1.5, dropout),
-        (1.0, lambda: [k.gelu_backward(z, k.gelu_forward(z)) for z in both]),
+        (1.0, each(lambda z: k.gelu_backward(z, k.gelu_forward(z)))),
     ]
 
 

@@ -159,7 +159,7 @@ def _prepare(parsed: argparse.Namespace) -> Any:
     return Common(getattr(parsed, "data", None), parsed.seed, device, not parsed.quiet)
 
 
-def _compile_ahead(parsed: argparse.Namespace, common: Common) -> None:
+def _compile_ahead(parsed: argparse.Namespace, common: Any) -> None:
     """Kernels for the CPU on all cores, the first time; a line says so."""
     import kernels
 

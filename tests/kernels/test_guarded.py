@@ -11,7 +11,7 @@ from guarded_calls import CALLS
 
 import kernels
 
-FREE = {"PACKAGE", "available", "clip_factor", "erf", "erfc", "has_bf16", "prepare", "set_default", "use"}  # no compiled code
+FREE = {"PACKAGE", "available", "clip_factor", "erf", "erfc", "has_bf16", "prepare", "set_default", "use"}  # NumPy
 
 
 def test_every_kernel_beside_forbidden_memory():
