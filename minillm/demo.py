@@ -14,7 +14,7 @@ from .training import Run
 FULL: dict[str, dict[str, Any]] = {
     "autoencoder": {},
     "vae": {"likelihood": "gaussian", "std": 0.12, "latent_dim": 10, "epochs": 150},
-    "attention": {"epochs": 20},
+    "attention": {"epochs": 30},
     "gpt": {"steps": 500, "lr": 2e-3, "every": 125},
 }
 QUICK: dict[str, dict[str, Any]] = {
