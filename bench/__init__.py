@@ -17,6 +17,8 @@ and copying bandwidth in memory and in L1. Then a table per suite, an implementa
     equal               the error is within the bound of bench/equal.py, before and after timing. inexact: a rival's
                         is not. WRONG: ours or a candidate's is not, and it was not timed; the exit status is 1
 
+torch and JAX run in processes of their own, with OpenMP's defaults (bench/remote.py).
+
 At the end: the project's targets with the worst figure of this run, met or not. With --quick a figure comes from few
 cases. `--json FILE` writes everything as {"machine": {...}, "rows": [...]}, `--compare FILE` holds the next run against
 it, `--plot DIR` draws.
