@@ -123,12 +123,15 @@ def _main(arguments: argparse.Namespace, threads: int) -> int:
 
 
 def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old: Any, workers: Any) -> int:
+    from minillm.memory import keep_freed_memory
+
     from . import compare, limits, machine, report, targets, timing
     from .flush import flusher
     from .runner import Session, load_candidate, run_case
     from .suites import load
     from .suites.limits import sizes
 
+    keep_freed_memory()  # as a training run does: page faults of fresh results are nobody's kernel
     started = time.perf_counter()
     seconds = arguments.seconds or (0.15 if options.quick else 0.4)
     budget = timing.Budget(seconds, max(2, arguments.repeats or (3 if options.quick else 5)), arguments.cold)

@@ -20,8 +20,11 @@ from typing import IO, Any
 def main(library: str) -> None:
     importlib.import_module(library)  # before the kernels: they set GOMP_SPINCOUNT, which OpenMP reads when it loads
     import kernels  # noqa: F401
+    from minillm.memory import keep_freed_memory
 
     from .suites import load
+
+    keep_freed_memory()  # as in the main process: page faults of fresh results are nobody's kernel
 
     os.environ.pop("GOMP_SPINCOUNT", None)  # what torch.compile makes may load an OpenMP of its own
     serve(load)
