@@ -30,7 +30,6 @@ def has_bf16() -> bool:
 
 def minillm_step(model: Any, batch: tuple, bf16: bool = False) -> Run:
     optimizer = optim.AdamW(model.parameters(), lr=LR, betas=BETAS, eps=EPS, weight_decay=DECAY)
-    parameters = list(model.parameters())
     batch = tuple(minillm.as_tensor(x) for x in batch)  # shared: who changes the array changes the batch
 
     def run() -> Any:
@@ -38,8 +37,7 @@ def minillm_step(model: Any, batch: tuple, bf16: bool = False) -> Run:
         with minillm.autocast(enabled=bf16):
             loss = model.loss(*batch)
         loss.backward()
-        optim.clip_grad_norm_(parameters, CLIP)
-        optimizer.step()
+        optimizer.step(clip_norm=CLIP)
         return loss.detach().numpy()
 
     return run

@@ -7,7 +7,7 @@ not for each key.
 But each key and value is loaded again for every query: one load for each multiply-add, and a core that could do one of
 both in a cycle does well only if nothing else is to be loaded. And each dot product ends with a sum over lanes.
 
-Reached: 32 % of the limit, causal 29 %.    Run: python -m bench ladder attention
+Reached: 29 % of the limit, causal 27 %.    Run: python -m bench ladder attention
 """
 
 from __future__ import annotations

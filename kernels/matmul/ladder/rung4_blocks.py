@@ -6,7 +6,7 @@ rows of A. C is now loaded and stored once for each block of k: 384 steps pay fo
 What is left: in L2 the block's rows lie as far apart as in B. With rows of 4096 bytes they all fall into the same few
 sets of the caches and push each other out, and each is on a page of its own.
 
-Reached: 78 % of one core's limit.    Run: python -m bench ladder matmul
+Reached: 78 to 90 % of one core's limit.    Run: python -m bench ladder matmul
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ set, and a panel is on 18 pages instead of 384. Each vector begins at a cache li
 16 bytes: a vector across two lines is loaded twice. Packing costs one read and one write of B, used by all rows of A.
 What is left: the other core.
 
-Reached: 87 % of one core's limit.    Run: python -m bench ladder matmul
+Reached: 87 to 92 % of one core's limit.    Run: python -m bench ladder matmul
 """
 
 from __future__ import annotations
