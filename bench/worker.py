@@ -20,7 +20,7 @@ from typing import IO, Any
 
 def main(library: str) -> None:
     importlib.import_module(library)  # before the kernels: they set GOMP_SPINCOUNT, which OpenMP reads when it loads
-    warnings.filterwarnings("ignore", module=r"torch\._dynamo")  # calls it cannot trace; the result is checked all the same
+    warnings.filterwarnings("ignore", module=r"torch\._dynamo")  # it cannot trace some calls
     import kernels  # noqa: F401
     from minillm.memory import keep_freed_memory
 
