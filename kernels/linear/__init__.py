@@ -10,7 +10,7 @@ from ..arrays import array_module
 from ..checks import check_arrays, check_shape
 from ..dispatch import implementation
 
-ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu")
+ACTIVATIONS = (None, "relu", "relu2", "gelu", "gelu_tanh", "silu")
 
 
 def linear_forward(
@@ -23,7 +23,7 @@ def linear_forward(
     bf16: bool = False,
     impl: str | None = None,
 ) -> tuple[Any, Any | None]:
-    """out = f(x W^T + bias), f one of None, "relu", "gelu" (exact), "gelu_tanh", "silu"; returns (out, pre).
+    """out = f(x W^T + bias), f one of None, "relu", "relu2", "gelu" (exact), "gelu_tanh", "silu"; returns (out, pre).
 
     x (..., in), weight (out, in), bias (out,) or None, of one floating dtype and any strides; out (..., out).
     pre = x W^T + bias (..., out) is what the backward pass needs: None where it does not need it (f None or "relu"),

@@ -13,7 +13,18 @@ import numpy as np
 
 from .. import simd
 from ..checks import contiguous
-from ..matmul.activation import CODES, GELU, GELU_TANH, NONE, RELU, gelu_slope, gelu_tanh_slope, silu_slope
+from ..matmul.activation import (
+    CODES,
+    GELU,
+    GELU_TANH,
+    NONE,
+    RELU,
+    RELU2,
+    gelu_slope,
+    gelu_tanh_slope,
+    relu,
+    silu_slope,
+)
 from ..matmul.cpu import PAIRS, need_bf16, product, product_into
 from ..numba_setup import njit, prange
 
@@ -113,6 +124,8 @@ def _slopes_of_block(block, dout, z, code, dpre, sums):
                 x = simd.load_tail(z, row + j, columns - j)
                 if code == RELU:
                     d = simd.select(x > 0.0, d, 0.0)
+                elif code == RELU2:
+                    d = d * (relu(x) * 2.0)
                 elif code == GELU:
                     d = d * gelu_slope(x)
                 elif code == GELU_TANH:

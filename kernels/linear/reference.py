@@ -4,6 +4,7 @@
     out = f(pre)                        dx = dpre W        dweight = dpre^T x        dbias = sum over rows of dpre
 
     relu        max(z, 0)                               (z > 0)
+    relu2       max(z, 0)^2                             2 max(z, 0)
     gelu        z Phi(z)                                Phi(z) + z Phi'(z)
     gelu_tanh   z (1 + t) / 2,  t = tanh(u(z))          (1 + t) / 2 + z (1 - t^2) / 2 u'(z)
     silu        z s,            s = 1 / (1 + e^-z)      s + z s (1 - s)
@@ -58,6 +59,9 @@ def _apply(z: Any, activation: str | None) -> tuple[Any, Any]:
         return z, 1.0
     if activation == "relu":
         return xp.where(z <= 0, 0, z), xp.where(z <= 0, 0, 1)  # NaN stays NaN
+    if activation == "relu2":
+        positive = xp.where(z <= 0, 0, z)
+        return positive * positive, 2 * positive
     far = 750.0 if activation == "silu" else 40.0
     near = xp.clip(z, -far, far)
     if activation == "silu":

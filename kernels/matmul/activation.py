@@ -1,6 +1,7 @@
 """Activations on vectors, and their derivatives: what `linear` applies to a tile while it is in L1.
 
-    relu(x) = max(x, 0)         gelu(x) = x Phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2        silu(x) = x sigmoid(x)
+    relu(x) = max(x, 0)         relu2(x) = relu(x)^2
+    gelu(x) = x Phi(x), Phi(x) = (1 + erf(x / sqrt 2)) / 2        silu(x) = x sigmoid(x)
     gelu_tanh(x) = x (1 + tanh u) / 2,  u = sqrt(2 / pi) (x + 0.044715 x^3)
 """
 
@@ -11,8 +12,8 @@ import math
 from .. import simd
 from ..numba_setup import njit
 
-NONE, RELU, GELU, GELU_TANH, SILU = range(5)
-CODES = {None: NONE, "relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU}
+NONE, RELU, GELU, GELU_TANH, SILU, RELU2 = range(6)
+CODES = {None: NONE, "relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU, "relu2": RELU2}
 
 SQRT_HALF, INV_SQRT_2PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 TANH_SCALE, TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
@@ -94,6 +95,8 @@ def activate(code, z, z_row, out, out_row, m, n):
             x = simd.load_tail(z, r * z_row + j, n - j)
             if code == RELU:
                 y = relu(x)
+            elif code == RELU2:
+                y = relu(x) * relu(x)
             elif code == GELU:
                 y = gelu(x)
             elif code == GELU_TANH:

@@ -15,6 +15,13 @@ class ReLU(Module):
         return F.relu(x)
 
 
+class ReLUSquared(Module):
+    """max(x, 0)^2. Source: So et al. 2021, Primer, arXiv:2109.08668."""
+
+    def forward(self, x: Any) -> Any:
+        return F.relu_squared(x)
+
+
 class LeakyReLU(Module):
     """x for x > 0, negative_slope * x otherwise."""
 

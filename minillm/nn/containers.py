@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .activation import GELU, ReLU, SiLU
+from .activation import GELU, ReLU, ReLUSquared, SiLU
 from .linear import Linear
 from .module import Module
 
@@ -91,4 +91,4 @@ def _in_linear(module: Module) -> str | None:
         return None
     if type(module) is GELU:
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
-    return {ReLU: "relu", SiLU: "silu"}.get(type(module))
+    return {ReLU: "relu", ReLUSquared: "relu2", SiLU: "silu"}.get(type(module))

@@ -27,7 +27,7 @@ class Linear(Module):
         self.bias = uniform_parameter((out_features,), bound) if bias else None
 
     def forward(self, x: Any, activation: str | None = None) -> Any:
-        """activation: of F.linear, "relu", "gelu", "gelu_tanh" or "silu", applied in the same op."""
+        """activation: of F.linear, "relu", "relu2", "gelu", "gelu_tanh" or "silu", applied in the same op."""
         return F.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:

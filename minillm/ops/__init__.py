@@ -15,6 +15,7 @@ from .loss import *
 from .move import *
 from .norm import *
 from .reduce import *
+from .rotary import *
 from .self_attention import *
 from .shape import *
 from .softmax import *

@@ -14,7 +14,7 @@ from .choice import clamp, where
 from .dtype import floating
 from .functions import erf, exp, sigmoid, tanh
 
-__all__ = ["relu", "leaky_relu", "elu", "gelu", "silu", "swiglu", "mish", "softplus", "logsigmoid"]
+__all__ = ["relu", "relu_squared", "leaky_relu", "elu", "gelu", "silu", "swiglu", "mish", "softplus", "logsigmoid"]
 
 
 @op
@@ -26,6 +26,18 @@ def relu(x):
 @relu.vjp
 def _(dout, out):
     return where(out > 0, dout, 0.0)
+
+
+@op
+def relu_squared(x):
+    """max(x, 0)^2 (So et al. 2021, Primer, https://arxiv.org/abs/2109.08668)."""
+    positive = array_module(x).maximum(x, 0)
+    return positive * positive
+
+
+@relu_squared.vjp
+def _(dout, x):
+    return dout * relu(x) * 2
 
 
 @op

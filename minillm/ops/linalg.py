@@ -17,7 +17,7 @@ from ..engine import op
 from ..precision import in_bf16
 from ..recording import is_grad_enabled
 from ..summation import unbroadcast
-from .activation import gelu, relu, silu
+from .activation import gelu, relu, relu_squared, silu
 from .arrays import array_of
 from .contract import contract, parse, sizes_of
 from .shape import diagonal
@@ -92,14 +92,16 @@ def _check(x: Any, y: Any) -> None:
             )
 
 
-ACTIVATIONS = {None: None, "relu": relu, "gelu": gelu, "gelu_tanh": lambda x: gelu(x, "tanh"), "silu": silu}
+ACTIVATIONS = {
+    None: None, "relu": relu, "relu2": relu_squared, "gelu": gelu, "gelu_tanh": lambda x: gelu(x, "tanh"), "silu": silu,
+}  # fmt: skip
 
 
 @composed
 def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Any:
     """f(x W^T + b) as one op: x (..., in), weight (out, in), bias (out,) or None -> (..., out).
 
-    activation  f: None for none, or "relu", "gelu", "gelu_tanh", "silu"; applied where the product is still at hand
+    activation  f: None for none, or "relu", "relu2", "gelu", "gelu_tanh", "silu"; applied where the product is still at hand
 
         dz = dout * f'(z), z = x W^T + b        dx = dz W     dW = dz^T x     db = sum of dz over all rows
     """

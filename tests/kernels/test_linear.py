@@ -14,7 +14,7 @@ from kernel_checks import pytest_generate_tests  # noqa: F401
 from kernels import has_bf16, linear_backward, linear_forward
 from kernels.matmul.reference import round_to_bf16
 
-ACTIVATIONS = [None, "relu", "gelu", "gelu_tanh", "silu"]
+ACTIVATIONS = [None, "relu", "relu2", "gelu", "gelu_tanh", "silu"]
 EVERY = pytest.mark.parametrize("activation", ACTIVATIONS)
 SHAPES = [  # of x, and how many features come out
     ((3, 7), 5), ((1, 1), 1), ((2, 3, 33), 50), ((130, 70), 49), ((300, 17), 100), ((9, 500), 3), ((0, 4), 3),
@@ -41,6 +41,8 @@ def function_and_slope(z, activation):
         return z, one
     if activation == "relu":
         return np.maximum(z, 0), (z > 0).astype(z.dtype)
+    if activation == "relu2":
+        return np.maximum(z, 0) ** 2, 2 * np.maximum(z, 0)
     if activation == "silu":
         s = one / (one + np.exp(-z))
         return z * s, s + z * s * (one - s)

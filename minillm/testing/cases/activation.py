@@ -11,6 +11,7 @@ WIDE = given([-30.0, -5.0, -0.3, 0.4, 6.0, 30.0])
 CASES: list[Case] = [
     case("relu", F.relu, distinct(2, 3), torch=lambda torch, x: torch.relu(x)),
     case("relu", F.relu, given(0.7), label="0-d", torch=lambda torch, x: torch.relu(x)),
+    case("relu_squared", F.relu_squared, distinct(2, 3), torch=lambda torch, x: torch.relu(x) ** 2),
     case("leaky_relu", F.leaky_relu, distinct(2, 3), torch=lambda torch, x: torch.nn.functional.leaky_relu(x)),
     case("leaky_relu", lambda x: F.leaky_relu(x, 0.2), distinct(5), label="negative_slope=0.2",
          torch=lambda torch, x: torch.nn.functional.leaky_relu(x, 0.2)),

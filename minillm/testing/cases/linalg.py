@@ -25,6 +25,8 @@ def _activated(name: str) -> Case:
 
     def theirs(torch: Any, *xs: Any) -> Any:
         z, f = torch.nn.functional.linear(*xs), torch.nn.functional
+        if name == "relu2":
+            return f.relu(z) ** 2
         return f.gelu(z, approximate="tanh") if name == "gelu_tanh" else getattr(f, name)(z)
 
     draws = [normal(2, 2, 3), normal(4, 3), normal(4)]
@@ -56,7 +58,7 @@ CASES: list[Case] = [
     case("matmul", lambda x: F.matmul(x, x), normal(3, 3), torch=lambda torch, x: x @ x, label="x @ x"),
     _linear("", (2, 3), (4, 3), (4,)),
     _linear("no bias", (2, 3), (4, 3)),
-    *[_activated(name) for name in ("relu", "gelu", "gelu_tanh", "silu")],
+    *[_activated(name) for name in ("relu", "relu2", "gelu", "gelu_tanh", "silu")],
     _linear("vector", (3,), (4, 3), (4,)),
     _linear("(B, T, in)", (2, 2, 3), (4, 3), (4,)),
     case(

@@ -1,0 +1,76 @@
+"""The keys and values of the tokens that a decoder has read: each new token then costs one token's work.
+
+Without it, token t costs a pass over all t tokens before it. Memory: 2 * layers * kv_heads * head_dim numbers a token.
+Source: Pope et al. 2022, Efficiently Scaling Transformer Inference, arXiv:2211.05102.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..device import array_module_of
+from ..tensor import Tensor
+
+
+class KVCache:
+    """Room for `capacity` tokens of `batch` sequences, layer by layer.
+
+    length   tokens read so far, the same for all rows
+    start    (B,) how many of them, on the left of each row, are padding that nobody sees; None: none
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: Any = np.float32,
+        device: str = "cpu",
+        start: Any = None,
+    ):
+        shape = (batch, kv_heads, capacity, head_dim)
+        xp = array_module_of(device)
+        self.keys = [xp.empty(shape, dtype) for _ in range(layers)]
+        self.values = [xp.empty(shape, dtype) for _ in range(layers)]
+        self.capacity, self.length, self.batch = capacity, 0, batch
+        self.start = None if start is None else np.asarray(start, np.int64).reshape(batch)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put away k, v (B, H_kv, T, D) of the tokens after `length`; returns the keys and values of all so far."""
+        stop = self.length + k.shape[2]
+        for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
+            kept[:, :, self.length : stop] = new.data
+        return Tensor(self.keys[layer][:, :, :stop]), Tensor(self.values[layer][:, :, :stop])
+
+    def advance(self, tokens: int) -> None:
+        """After the last layer: these tokens count as read."""
+        self.length += tokens
+
+    def check(self, batch: int, tokens: int) -> None:
+        """ValueError where `tokens` more of `batch` rows do not fit."""
+        if batch != self.batch:
+            raise ValueError(f"KVCache: made for {self.batch} sequences, got {batch}: make one with new_cache({batch})")
+        if self.length + tokens > self.capacity:
+            raise ValueError(
+                f"KVCache: {self.length} tokens are in it and {tokens} more do not fit, its capacity is "
+                f"{self.capacity}: truncate() it, or begin a new one with the latest tokens"
+            )
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"KVCache: truncate({length}), but it holds {self.length} tokens")
+        self.length = length
+
+    def reorder(self, rows: Any) -> None:
+        """Row b becomes a copy of row rows[b]: what a beam search does with its beams. rows (B,) or another number."""
+        rows = np.asarray(rows, np.int64)
+        if rows.ndim != 1 or rows.size == 0 or rows.min() < 0 or rows.max() >= self.batch:
+            raise ValueError(f"KVCache: reorder takes indices of its {self.batch} rows, got {rows.tolist()}")
+        self.keys, self.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
+        self.batch = len(rows)
+        self.start = None if self.start is None else self.start[rows]
