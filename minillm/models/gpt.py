@@ -36,6 +36,7 @@ from ..nn.kv_cache import KVCache
 from ..nn.modes import evaluation
 from ..nn.moe import MixtureOfExperts
 from ..nn.plan import Plan, alibi_bias, document_mask, document_positions, either
+from ..ops.rotary import rotary_tables
 from ..random import Generator, default_generator
 from ..recording import is_grad_enabled, no_grad
 from ..tensor import Tensor
@@ -58,7 +59,7 @@ class GPTConfig:
     head_dim: int | None = None  # None: width / heads
     position: str = "learned"  # one of POSITIONS
     rotary_base: float = 10000.0
-    rotary_scaling: tuple[float, float, float, int] | None = None  # Llama 3's, see F.rotary_tables
+    rotary_scaling: tuple[float, float, float, int] | None = None  # Llama 3's, see ops/rotary.py
     norm: str = "layer"  # one of NORMS
     norm_eps: float = 1e-5
     mlp: str = "gelu"  # or "gelu_tanh", "relu2", "swiglu": see nn/feed_forward.py
@@ -123,7 +124,10 @@ class GPT(nn.Module):
             c.width, c.heads, c.kv_heads, c.head_dim, c.dropout, c.bias, c.window, c.qk_norm, c.norm_eps
         )
         make = partial(feed_forward, c.mlp, c.width, c.mlp_width, c.bias)
-        mlp = MixtureOfExperts(c.width, c.experts, c.experts_per_token, make, c.capacity_factor) if c.experts else make()
+        if c.experts:
+            mlp: nn.Module = MixtureOfExperts(c.width, c.experts, c.experts_per_token, make, c.capacity_factor)
+        else:
+            mlp = make()
         depth = c.stochastic_depth * i / max(1, c.layers - 1)
         return DecoderBlock(self._norm(), attention, self._norm(), mlp, c.dropout, depth)
 
@@ -154,6 +158,10 @@ class GPT(nn.Module):
     def _hidden(self, ids: Any, cache: KVCache | None, documents: Any) -> Tensor:
         ids, plan, x = self._begin(ids, cache, documents)
         again = self.checkpoint_blocks and is_grad_enabled()
+        if again and self.training and self.config.experts and self.config.balance_loss:
+            raise ValueError(
+                "GPT: with checkpoint_blocks the experts' balance loss would get no gradient; set balance_loss=0"
+            )
         for i, block in enumerate(self.blocks):
             x = checkpoint(partial(block, plan=plan), x) if again else block(x, plan, cache, i)
         if cache is not None:
@@ -170,8 +178,8 @@ class GPT(nn.Module):
             documents = to_numpy(as_tensor(documents).data)
             if cache is not None or documents.shape != (B, T):
                 raise ValueError(
-                    f"GPT: documents are ids of the shape of the tokens, {(B, T)}, got {documents.shape}, and go without "
-                    "a cache"
+                    f"GPT: documents are ids of the shape of the tokens, {(B, T)}, got {documents.shape}, and go "
+                    "without a cache"
                 )
         if cache is not None:
             cache.check(B, T)
@@ -207,7 +215,7 @@ class GPT(nn.Module):
         c = self.config
         key = (like.dtype, like.device)
         if self._angles is None or self._angles[0] != key or len(self._angles[1]) < stop:
-            made = F.rotary_tables(max(stop, c.context), head_dim(c), c.rotary_base, c.rotary_scaling, like.dtype)
+            made = rotary_tables(max(stop, c.context), head_dim(c), c.rotary_base, c.rotary_scaling, like.dtype)
             self._angles = (key, *[to_device(t, like.device) for t in made])
         return self._angles[1][start:stop], self._angles[2][start:stop]
 
@@ -264,7 +272,7 @@ class GPT(nn.Module):
         T = c.context if context is None else context
         w = T if c.window is None else min(c.window, T)
         keys = (w * (w + 1) / 2 + (T - w) * w) / T  # 1, 2, ... w, w, ...
-        weights = self.head_weight.numel()
+        weights = float(self.head_weight.numel())
         for name, p in self.blocks.named_parameters():
             if p.ndim == 2:
                 weights += p.numel() * (c.experts_per_token / c.experts if ".experts." in name else 1)

@@ -7,8 +7,7 @@
 | nanogpt-baby | nanoGPT's character model for a GPU |
 | gpt2 | GPT-2 of 124 million parameters (Radford et al. 2019) |
 | llama-tiny | Llama's parts in small (Touvron et al. 2023, arXiv:2302.13971) |
-| shakespeare-fast, shakespeare-best | what learns fastest on a megabyte of characters and two cores: rotary positions, \
-norms without biases, squared ReLU, normed queries and keys |
+| shakespeare-fast, shakespeare-best | what learns fastest on a megabyte of characters and two cores |
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 
 from ..errors import nearest
 
+# rotary positions, norms without biases, squared ReLU, normed queries and keys: Jordan et al. 2024, modded-nanogpt
 _MODERN: dict[str, Any] = {
     "vocab_size": 65, "position": "rotary", "norm": "rms", "mlp": "relu2", "qk_norm": True, "bias": False,
     "softcap": 15.0, "tie": False, "zero_init": True,

@@ -70,7 +70,7 @@ class CausalSelfAttention(Module):
         q, k, v = self._heads(qkv, plan)  # (B, H, T, D), (B, H_kv, T, D), (B, H_kv, T, D)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # (B, H_kv, offset + T, D)
-        sees = {"is_causal": True, "offset": plan.offset, "window": self.window}
+        sees: dict[str, Any] = {"is_causal": True, "offset": plan.offset, "window": self.window}
         y = F.scaled_dot_product_attention(q, k, v, plan.mask, drop, enable_gqa=True, **sees)  # (B, H, T, D)
         y = self.out_proj(F.reshape(F.transpose(y, 1, 2), (B, T, self.heads * self.head_dim)))
         return y, F.attention_weights(q, k, plan.mask, **sees) if need_weights else None

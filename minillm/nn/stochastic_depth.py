@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import functional as F
 from ..random import default_generator
 from .module import Module
 

@@ -101,7 +101,7 @@ ACTIVATIONS = {
 def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None) -> Any:
     """f(x W^T + b) as one op: x (..., in), weight (out, in), bias (out,) or None -> (..., out).
 
-    activation  f: None for none, or "relu", "relu2", "gelu", "gelu_tanh", "silu"; applied where the product is still at hand
+    activation  f: None, "relu", "relu2", "gelu", "gelu_tanh" or "silu"; applied where the product is still at hand
 
         dz = dout * f'(z), z = x W^T + b        dx = dz W     dW = dz^T x     db = sum of dz over all rows
     """

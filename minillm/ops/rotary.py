@@ -14,7 +14,7 @@ from ..engine import op
 from .arrays import constant
 from .shape import cat, split
 
-__all__ = ["rotary", "rotary_tables"]
+__all__ = ["rotary"]
 
 
 @composed

@@ -74,7 +74,8 @@ def size(x):
 def check_forward(x, weight, bias, activation, impl):
     out, pre = linear_forward(x, weight, bias, activation=activation, impl=impl)
     exact, plain = (forward(x, weight, bias, activation, p) for p in (np.longdouble, x.dtype.type))
-    check.accurate(out, exact[0], plain[0], bound=size(exact[1]))
+    steep = 2 * size(exact[1]) if activation == "relu2" else 1  # what an error of pre grows to in f(pre)
+    check.accurate(out, exact[0], plain[0], bound=max(steep, 1) * size(exact[1]))
     assert (pre is None) == (activation in (None, "relu"))
     if pre is not None:
         check.accurate(pre, exact[1], plain[1], bound=size(exact[1]))
@@ -112,7 +113,8 @@ def test_any_strides(layout, dtype, activation, impl):
     x, weight, bias, dout = example((4, 5, 33), 20, dtype)
     out, pre = linear_forward(layout(x), layout(weight), layout(bias), activation=activation, impl=impl)
     same, same_pre = linear_forward(x, weight, bias, activation=activation, impl="cpu")
-    check.accurate(out, same.astype(np.longdouble), same, bound=size(same))
+    steep = 2 * size(same_pre) if activation == "relu2" else 1
+    check.accurate(out, same.astype(np.longdouble), same, bound=max(steep, 1) * size(same))
     kept = [None if a is None else layout(a) for a in (same_pre, same)]
     arrays = layout(dout), layout(x), layout(weight)
     check.pure(lambda *abc: linear_backward(*abc, *kept, activation=activation, impl=impl), *arrays)
@@ -168,7 +170,7 @@ def test_same_bits_for_any_number_of_threads(activation, bf16):
     check.same_for_any_threads(lambda: linear_backward(dout, x, weight, pre, out, activation=activation, bf16=bf16))
 
 
-@EVERY
+@pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a != "relu2"])  # a square overflows
 def test_limits_without_warnings(activation, dtype, impl):
     """Far from 0 the activations are 0 or the identity, and so are their slopes; NaN stays NaN."""
     z = np.array([-np.inf, -np.finfo(dtype).max, -1e5, -200, 0, 200, 1e5, np.finfo(dtype).max, np.inf], dtype)

@@ -75,4 +75,20 @@ CASES: list[Case] = [
     _loss(
         "GPT", lambda: models.GPT(5, context=4, layers=1, heads=2, width=4), lambda m: m.loss(_IDS, _NEXT),
     ),
+    _loss(
+        "GPT",
+        lambda: models.GPT(
+            5, context=4, layers=1, heads=2, kv_heads=1, width=4, position="rotary", norm="rms", mlp="swiglu",
+            mlp_width=3, bias=False, tie=False, qk_norm=True, softcap=4.0, window=3,
+        ),
+        lambda m: m.loss(_IDS, _NEXT, z_loss=0.1, label_smoothing=0.1), label="rotary, grouped, SwiGLU",
+    ),
+    _loss(
+        "GPT",
+        lambda: models.GPT(
+            5, context=4, layers=1, heads=2, width=4, position="alibi", experts=2, experts_per_token=1, mlp_width=3,
+            balance_loss=0.5,
+        ),
+        lambda m: m.loss(_IDS, _NEXT, documents=np.array([[0, 0, 1, 1]] * 2)), label="ALiBi, experts, documents",
+    ),
 ]  # fmt: skip
