@@ -33,12 +33,6 @@ def store_up_to(p, i, v, n):
 
 
 @njit(forceinline=True)
-def number_at(p, i):
-    """p[i], through a pointer."""
-    return simd.hsum(simd.load_tail(p, i, 1))
-
-
-@njit(forceinline=True)
 def set_number(p, i, value):
     """p[i] = value, through a pointer."""
     simd.store_tail(p, i, simd.splat(value, p), 1)

@@ -39,7 +39,7 @@ What to know:
 
 | words | |
 |---|---|
-| memory | load store load_tail store_tail prefetch prefetch_write pointer keep_alive transpose |
+| memory | load store load_tail store_tail number prefetch prefetch_write pointer keep_alive transpose |
 | making | splat zeros iota first lanes |
 | arithmetic | + - * / fma minimum maximum absolute sqrt floor round_even copysign |
 | choice | < <= > >= == != & or ~ select any_lane all_lanes |
@@ -85,6 +85,7 @@ from .vector.memory import (
     keep_alive,
     load,
     load_tail,
+    number,
     pointer,
     prefetch,
     prefetch_write,
@@ -99,7 +100,7 @@ __all__ = [
     "HAS_AVX512", "HAS_BF16", "HAS_FMA", "LANES32", "LANES64", "Mask", "Pointer", "TILE_ROWS", "TILE_VECTORS",
     "Vector", "absolute", "all_lanes", "any_lane", "bits", "copysign", "erf", "exp", "expm1", "first", "floor", "fma",
     "from_bits", "hmax", "hmin", "hsum", "hsum_wide", "iota", "keep_alive", "lanes", "load", "load_tail", "log",
-    "log1p", "make_tile", "make_tile_bf16", "maximum", "minimum", "pack_pairs", "pack_row", "pointer", "prefetch",
-    "prefetch_write", "round_even", "select", "sigmoid", "splat", "sqrt", "store", "store_tail", "tanh", "to_float",
+    "log1p", "make_tile", "make_tile_bf16", "maximum", "minimum", "number", "pack_pairs", "pack_row", "pointer",
+    "prefetch", "prefetch_write", "round_even", "select", "sigmoid", "splat", "sqrt", "store", "store_tail", "tanh", "to_float",
     "transpose", "zeros",
 ]  # fmt: skip

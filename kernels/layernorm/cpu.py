@@ -17,7 +17,7 @@ import numpy as np
 from .. import simd
 from ..checks import contiguous
 from ..numba_setup import njit, prange
-from ..rows import BLOCK, add_rows, load_up_to, number_at, set_number, small_group, store_up_to, sum_row
+from ..rows import BLOCK, add_rows, load_up_to, set_number, small_group, store_up_to, sum_row
 from .cpu_backward import layernorm_backward
 
 __all__ = ["layernorm_backward", "layernorm_forward"]
@@ -120,12 +120,12 @@ def _slowly(p, w, b, n, eps, out):
     """One row in float64, number by number; returns mean and rstd."""
     total, square = 0.0, 0.0
     for j in range(n):
-        total += number_at(p, j)
+        total += simd.number(p, j)
     mean = total / n
     for j in range(n):
-        d = number_at(p, j) - mean
+        d = simd.number(p, j) - mean
         square += d * d
     rstd = 1.0 / math.sqrt(square / n + eps)
     for j in range(n):
-        set_number(out, j, (number_at(p, j) - mean) * rstd * number_at(w, j) + number_at(b, j))
+        set_number(out, j, (simd.number(p, j) - mean) * rstd * simd.number(w, j) + simd.number(b, j))
     return mean, rstd

@@ -16,12 +16,13 @@ DEPTH = 384  # words along k of a packed block
 B_WORDS = DEPTH * 384  # of a packed block of B: 590 KB as float32, fits into L2 (1 MB) ...
 BLOCK_ROWS = 96  # ... with as many rows of A, 96 x 384 x 4 B = 147 KB; 16 to 96 are alike, and turned A likes more
 ROW_WORDS = DEPTH + 16  # from a packed row of A to the next: a power of two would put all rows into the same cache sets
+FEW = 4  # rows of A: up to so many a B that has to be turned is not packed
 
 _ROOM = WIDEST * 16 * 16  # a transposed square may stick out of the last panel
 A_AT = B_WORDS + _ROOM
 SQUARE_AT = A_AT + BLOCK_ROWS * ROW_WORDS
 WORK = SQUARE_AT + 16 * 16  # words of one thread's workspace
-TILE_WORK = 2 * 8 * 4 * 16  # numbers beside it: a tile that sticks out of C, and a row of zeros
+TILE_WORK = 2 * 8 * 4 * 16  # numbers beside it: a tile that sticks out of C, or a square and its sums; a row of zeros
 ZEROS_AT = 8 * 4 * 16
 
 _kept: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}

@@ -21,7 +21,6 @@ from ..rows import (
     dot_rows,
     large_group,
     load_up_to,
-    number_at,
     row_blocks,
     set_number,
     small_group,
@@ -90,10 +89,10 @@ def _slowly(p, w, n, eps, out):
     """One row in float64, number by number; returns rstd."""
     square = 0.0
     for j in range(n):
-        square += np.float64(number_at(p, j)) ** 2
+        square += np.float64(simd.number(p, j)) ** 2
     rstd = 1.0 / math.sqrt(square / n + eps)
     for j in range(n):
-        set_number(out, j, number_at(p, j) * rstd * number_at(w, j))
+        set_number(out, j, simd.number(p, j) * rstd * simd.number(w, j))
     return rstd
 
 

@@ -87,6 +87,19 @@ def load(typingctx, p, i):
 
 
 @intrinsic
+def number(typingctx, p, i):
+    """The number p[i]."""
+    dtype = _check("number", p, i)
+
+    def generate(context, b, sig, args):
+        value = b.load(_where(context, b, sig.args, *args))
+        value.align = _align(dtype)
+        return value
+
+    return dtype(p, i), generate
+
+
+@intrinsic
 def store(typingctx, p, i, v):
     """p[i : i + lanes] = v"""
     dtype = _check("store", p, i)

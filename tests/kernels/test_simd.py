@@ -107,6 +107,15 @@ def test_load_tail_gives_zeros_beyond(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_one_number_behind_a_pointer(dtype):
+    @njit(cache=False)
+    def third(x):
+        return simd.number(simd.pointer(x) + 1, 2), simd.number(x, 0)
+
+    assert third(np.arange(5, 9, dtype=dtype)) == (8, 5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_transpose_and_pointers(dtype):
     @njit(cache=False)
     def turn(x, out):
