@@ -12,7 +12,7 @@ from ..engine import op
 from ..recording import is_grad_enabled
 from .arrays import array_of
 from .classification import cross_entropy_composite, factor_of, reduce_rows, times, total_of
-from .elementwise import masked_fill, square, tanh
+from .elementwise import masked_fill, square, tanh, to_dtype
 from .linalg import linear
 from .loss_arguments import check_reduction
 from .reduce import logsumexp, sum
@@ -35,7 +35,8 @@ def linear_cross_entropy(
 
     input    (..., D)            weight  (C, D), the classes' vectors            target  (...), class ids
     softcap  c: the logits u become c tanh(u / c)      z_loss  z: z lse^2 is added to each token's loss, lse the
-    logarithm of its sum of exponentials. The other arguments as in `cross_entropy`.
+    logarithm of its sum of exponentials. The other arguments as in `cross_entropy`. float16 is taken as float32, and
+    the loss is float32: its gradients are multiplied by a loss scale while they are still in float32's range.
 
     >>> import numpy as np
     >>> linear_cross_entropy(np.zeros((2, 3)), np.ones((4, 3)), np.array([3, -100])).round(4)
@@ -50,6 +51,7 @@ def linear_cross_entropy(
         )
     if targets.dtype.kind not in "iu":
         raise TypeError(f"linear_cross_entropy: target holds class ids, of an integer dtype; got {targets.dtype}")
+    input, weight = [to_dtype(a, np.float32) if a.dtype == np.float16 else a for a in (input, weight)]
     targets, x = targets.reshape(-1), input if input.ndim == 2 else reshape(input, (targets.size, input.shape[-1]))
     if reduction == "none" or type(targets) is not np.ndarray or x.dtype != weight.dtype:
         rows = _linear_rows(x, weight, targets, ignore_index, label_smoothing, softcap, z_loss)
