@@ -45,6 +45,7 @@ class Case:
     select: Callable[[list], list] | None = None  # the part of the outputs that the reference computes
     labels: dict[str, str] = field(default_factory=dict)  # implementation -> what to call it: rungs of a ladder
     ulp: bool = False  # rows get the largest error in units in the last place
+    stream: str = "copy"  # the kind of traffic that bounds it: "read" where next to nothing is written
     cached: bool = True  # the working set stays in cache between calls if it fits: the limit is that cache's
 
 

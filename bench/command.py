@@ -140,7 +140,7 @@ def _measure(arguments: argparse.Namespace, options: Any, suites: list[str], old
     printer = report.Printer()
     printer.say("measuring the limits of this machine")
     for n in {1, options.threads}:
-        session.limits[n] = limits.measure(n, sizes(options), repeats=3)
+        session.limits[n] = limits.measure(n, sizes(options), ("copy", "read"), repeats=3)
     facts = machine.describe(options.threads)
     printer.machine(facts, session.limits[options.threads])
     for name in suites:

@@ -89,10 +89,12 @@ class Limits:
         """Of a working set that stays where it fits; interpolated over the logarithm of the size."""
         return float(np.interp(np.log(max(working_set, 1.0)), np.log(self.sizes), self.bandwidth[stream]))
 
-    def seconds(self, flops: float, bytes_: float, working_set: float, bf16: bool = False) -> float:
+    def seconds(
+        self, flops: float, bytes_: float, working_set: float, bf16: bool = False, stream: str = "copy"
+    ) -> float:
         """The least time for this work: the larger of computing and moving it."""
         peak = self.peak_bf16 if bf16 and self.peak_bf16 else self.peak
-        return max(flops / peak, bytes_ / self.bandwidth_at(working_set))
+        return max(flops / peak, bytes_ / self.bandwidth_at(working_set, stream))
 
 
 def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",), repeats: int = 5) -> Limits:

@@ -201,7 +201,7 @@ def _row(case: Case, name: str, verdict: equal.Verdict, session: Session) -> Row
     threads = case.threads or session.options.threads
     limits = session.limits[threads]
     touched = case.bytes if case.cached and not session.budget.cold else np.inf
-    limit = limits.seconds(case.flops, case.bytes, touched, name.endswith(".bf16"))
+    limit = limits.seconds(case.flops, case.bytes, touched, name.endswith(".bf16"), case.stream)
     return {
         "suite": case.suite, "case": case.name, "implementation": name, "label": case.labels.get(name, ""),
         "median_s": None, "q1_s": None, "q3_s": None, "samples": 0,

@@ -101,6 +101,6 @@ __all__ = [
     "Vector", "absolute", "all_lanes", "any_lane", "bits", "copysign", "erf", "exp", "expm1", "first", "floor", "fma",
     "from_bits", "hmax", "hmin", "hsum", "hsum_wide", "iota", "keep_alive", "lanes", "load", "load_tail", "log",
     "log1p", "make_tile", "make_tile_bf16", "maximum", "minimum", "number", "pack_pairs", "pack_row", "pointer",
-    "prefetch", "prefetch_write", "round_even", "select", "sigmoid", "splat", "sqrt", "store", "store_tail", "tanh", "to_float",
-    "transpose", "zeros",
+    "prefetch", "prefetch_write", "round_even", "select", "sigmoid", "splat", "sqrt", "store", "store_tail", "tanh",
+    "to_float", "transpose", "zeros",
 ]  # fmt: skip

@@ -31,6 +31,31 @@ def loss_torch(p: dict[str, Any], ids: Any, targets: Any, layers: int, heads: in
     return F.cross_entropy(logits.view(B * T, -1), targets.reshape(-1))
 
 
+def token_torch(p: dict[str, Any], ids: Any, place: int, layers: int, heads: int, cache: Any) -> Any:
+    """Logits (1, 1, vocabulary) of the token ids (1, 1) at `place`; cache (layers, 2, 1, heads, T, D) is written to."""
+    import torch.nn.functional as F
+
+    x = F.embedding(ids, p["token.weight"]) + p["position.weight"][place]  # (1, 1, width)
+    width = x.shape[-1]
+    for i in range(layers):
+        w = {k: p[f"blocks.{i}.{k}"] for k in _PARTS}
+        h = F.layer_norm(x, (width,), w["norm1.weight"], w["norm1.bias"])
+        qkv = F.linear(h, w["attention.in_proj_weight"], w["attention.in_proj_bias"])
+        q, k, v = (t.view(1, 1, heads, -1).transpose(1, 2) for t in qkv.split(width, dim=2))  # (1, heads, 1, D)
+        cache[i, 0, :, :, place], cache[i, 1, :, :, place] = k[:, :, 0], v[:, :, 0]
+        keys, values = cache[i, 0, :, :, : place + 1], cache[i, 1, :, :, : place + 1]
+        y = F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).reshape(1, 1, width)
+        x = x + F.linear(y, w["attention.out_proj.weight"], w["attention.out_proj.bias"])
+        h = F.layer_norm(x, (width,), w["norm2.weight"], w["norm2.bias"])
+        h = F.gelu(F.linear(h, w["mlp.0.weight"], w["mlp.0.bias"]), approximate="tanh")
+        x = x + F.linear(h, w["mlp.2.weight"], w["mlp.2.bias"])
+    return F.linear(F.layer_norm(x, (width,), p["norm.weight"], p["norm.bias"]), p["token.weight"])
+
+
+_PARTS = [f"{part}.{kind}" for part in ("norm1", "norm2", "attention.out_proj", "mlp.0", "mlp.2")
+          for kind in ("weight", "bias")] + ["attention.in_proj_weight", "attention.in_proj_bias"]  # fmt: skip
+
+
 def loss_jax(p: dict[str, Any], ids: Any, targets: Any, layers: int, heads: int) -> Any:
     import jax
     import jax.numpy as jnp

@@ -12,7 +12,8 @@ from types import ModuleType
 
 NAMES = (
     "limits", "matmul", "linear", "attention", "attention_backward", "decode", "norms", "softmax", "cross_entropy",
-    "activations", "embedding", "adamw", "engine", "gpt_step", "vae_step", "ladder",
+    "activations", "embedding", "adamw", "engine", "gpt_step", "vae_step", "generate",
+    "ladder",
 )  # fmt: skip
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+import kernels
+
 from .. import functional as F
+from ..precision import in_bf16
+from ..tensor import Tensor
 from . import init
 from .dropout import Dropout
 from .kv_cache import KVCache
@@ -63,17 +67,32 @@ class CausalSelfAttention(Module):
         B, T, _ = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, T, (H + 2 H_kv) * D)
         drop = self.dropout if self.training else 0.0
-        plain = plan.rotary is None and self.q_norm is None and cache is None
-        if plain and not need_weights:  # one op that reads the heads where they lie
+        if cache is not None:
+            return self.out_proj(self._cached(qkv, plan, cache, layer)), None
+        if plan.rotary is None and self.q_norm is None and not need_weights:  # one op reads the heads where they lie
             y = F.self_attention(qkv, self.heads, self.kv_heads, plan.mask, drop, True, window=self.window)
             return self.out_proj(y), None
         q, k, v = self._heads(qkv, plan)  # (B, H, T, D), (B, H_kv, T, D), (B, H_kv, T, D)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)  # (B, H_kv, offset + T, D)
         sees: dict[str, Any] = {"is_causal": True, "offset": plan.offset, "window": self.window}
         y = F.scaled_dot_product_attention(q, k, v, plan.mask, drop, enable_gqa=True, **sees)  # (B, H, T, D)
         y = self.out_proj(F.reshape(F.transpose(y, 1, 2), (B, T, self.heads * self.head_dim)))
         return y, F.attention_weights(q, k, plan.mask, **sees) if need_weights else None
+
+    def _cached(self, qkv: Any, plan: Plan, cache: KVCache, layer: int) -> Tensor:
+        """The heads' means (B, T, H * D) for tokens behind those of the cache. On arrays, without the engine: a token
+        alone is so little work that a dozen recorded ops would take as long."""
+        B, T, _ = qkv.shape
+        x = qkv.data.reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)  # (B, H + 2 H_kv, T, D)
+        q, k, v = x[:, : self.heads], x[:, self.heads : -self.kv_heads], x[:, -self.kv_heads :]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(Tensor(q)).data, self.k_norm(Tensor(k)).data
+        if plan.rotary is not None:
+            q, k = kernels.rotary_forward(q, *plan.rotary), kernels.rotary_forward(k, *plan.rotary)
+        k, v = cache.append(layer, k, v)  # (B, H_kv, offset + T, D)
+        out, _ = kernels.attention_forward(
+            q, k, v, causal=True, offset=plan.offset, window=self.window, bias=plan.mask, bf16=in_bf16(q)
+        )
+        return Tensor(out.transpose(0, 2, 1, 3).reshape(B, T, self.heads * self.head_dim))
 
     def _heads(self, qkv: Any, plan: Plan) -> tuple[Any, Any, Any]:
         B, T, _ = qkv.shape

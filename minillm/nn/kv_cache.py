@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ..device import array_module_of
-from ..tensor import Tensor
 
 
 class KVCache:
@@ -39,12 +38,12 @@ class KVCache:
         self.capacity, self.length, self.batch = capacity, 0, batch
         self.start = None if start is None else np.asarray(start, np.int64).reshape(batch)
 
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put away k, v (B, H_kv, T, D) of the tokens after `length`; returns the keys and values of all so far."""
+    def append(self, layer: int, k: Any, v: Any) -> tuple[Any, Any]:
+        """Put away arrays k, v (B, H_kv, T, D) of the tokens after `length`; returns those of all so far, views."""
         stop = self.length + k.shape[2]
-        for kept, new in ((self.keys[layer], k), (self.values[layer], v)):
-            kept[:, :, self.length : stop] = new.data
-        return Tensor(self.keys[layer][:, :, :stop]), Tensor(self.values[layer][:, :, :stop])
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, self.length : stop], values[:, :, self.length : stop] = k, v
+        return keys[:, :, :stop], values[:, :, :stop]
 
     def advance(self, tokens: int) -> None:
         """After the last layer: these tokens count as read."""
