@@ -10,7 +10,7 @@ from typing import Any
 
 
 def loss_torch(p: dict[str, Any], ids: Any, targets: Any, layers: int, heads: int) -> Any:
-    """ids, targets (B, T)."""
+    """ids, targets (B, T); biases may be left out."""
     import torch.nn.functional as F
 
     B, T = ids.shape
@@ -18,15 +18,15 @@ def loss_torch(p: dict[str, Any], ids: Any, targets: Any, layers: int, heads: in
     width = x.shape[-1]
     for i in range(layers):
         w = {k.removeprefix(f"blocks.{i}."): v for k, v in p.items() if k.startswith(f"blocks.{i}.")}
-        h = F.layer_norm(x, (width,), w["norm1.weight"], w["norm1.bias"])
-        qkv = F.linear(h, w["attention.in_proj_weight"], w["attention.in_proj_bias"])  # (B, T, 3 width)
+        h = F.layer_norm(x, (width,), w["norm1.weight"], w.get("norm1.bias"))
+        qkv = F.linear(h, w["attention.in_proj_weight"], w.get("attention.in_proj_bias"))  # (B, T, 3 width)
         q, k, v = (t.view(B, T, heads, -1).transpose(1, 2) for t in qkv.split(width, dim=2))  # (B, heads, T, D)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, width)
-        x = x + F.linear(y, w["attention.out_proj.weight"], w["attention.out_proj.bias"])
-        h = F.layer_norm(x, (width,), w["norm2.weight"], w["norm2.bias"])
-        h = F.gelu(F.linear(h, w["mlp.0.weight"], w["mlp.0.bias"]))
-        x = x + F.linear(h, w["mlp.2.weight"], w["mlp.2.bias"])
-    x = F.layer_norm(x, (width,), p["norm.weight"], p["norm.bias"])
+        x = x + F.linear(y, w["attention.out_proj.weight"], w.get("attention.out_proj.bias"))
+        h = F.layer_norm(x, (width,), w["norm2.weight"], w.get("norm2.bias"))
+        h = F.gelu(F.linear(h, w["mlp.0.weight"], w.get("mlp.0.bias")))
+        x = x + F.linear(h, w["mlp.2.weight"], w.get("mlp.2.bias"))
+    x = F.layer_norm(x, (width,), p["norm.weight"], p.get("norm.bias"))
     logits = F.linear(x, p["token.weight"])  # (B, T, vocabulary)
     return F.cross_entropy(logits.view(B * T, -1), targets.reshape(-1))
 
