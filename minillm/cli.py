@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .flags import Parser, add_settings, number, positive, read_settings, seed
+from .flags import Parser, add_settings, read_settings, seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,17 +86,11 @@ def _parser(argv: list[str]) -> Parser:
         model.add_argument("--data", metavar="PATH", help=f"{what} (default: embedded data)")
         _common(model, f"runs/{name}")
 
-    generate = _command(commands, "generate", _generate, "continue a text with a trained language model")
-    generate.add_argument("folder", metavar="RUN", help="the run directory of `minillm train gpt`")
-    generate.add_argument("--prompt", default="", metavar="TEXT", help="the text to continue")
-    generate.add_argument("--tokens", type=positive, default=300, metavar="N", help="how many characters to add")
-    generate.add_argument(
-        "--temperature", type=number, default=0.8, metavar="X", help="0: always the likeliest character"
-    )
-    generate.add_argument("--top-k", type=positive, default=None, metavar="K", help="choose among the K likeliest only")
-    generate.add_argument("--seed", type=seed, default=0, metavar="N", help="the same seed gives the same text")
-    generate.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
-    generate.add_argument("--json", action="store_true", help="print a JSON object")
+    from .generation.chat import add_chat
+    from .generation.command import add_generate
+
+    add_generate(commands, _command)
+    add_chat(commands, _command)
 
     check = _command(commands, "gradcheck", _gradcheck, "compare gradients with finite differences")
     check.add_argument("ops", nargs="*", metavar="OP", help="the ops, layers, losses, models or kernels to check")
@@ -240,30 +234,6 @@ def _finish(parsed: argparse.Namespace, outcomes: list, page: Any, seconds: floa
             f"Stopped by Ctrl-C: the {last.title.lower()} trained for {last.history.last('step') or 0} steps."
         )
     console.print(f"{seconds:.0f} seconds. Open this page: {page}", soft_wrap=True, highlight=False)
-
-
-def _generate(parsed: argparse.Namespace) -> int:
-    import numpy as np
-
-    from .random import Generator
-    from .text import tokenizer_from_dict
-    from .training import RunError, load_model
-
-    model, config = load_model(parsed.folder)
-    if config["model"] != "gpt" or "tokenizer" not in config:
-        raise RunError(
-            f"{parsed.folder} holds a model of kind {config['model']!r}; only `minillm train gpt` makes one that writes"
-        )
-    model.to(_device(parsed.device))
-    tokenizer = tokenizer_from_dict(config["tokenizer"])
-    unknown = sorted(set(parsed.prompt) - set(getattr(tokenizer, "vocabulary", parsed.prompt)))
-    if unknown:
-        raise UsageError(f"the model never saw {', '.join(map(repr, unknown))}: write the prompt without")
-    start = tokenizer.encode(parsed.prompt) if parsed.prompt else np.zeros(1, np.int64)  # id 0: mostly a line end
-    ids = model.generate(start, parsed.tokens, parsed.temperature, parsed.top_k, Generator(parsed.seed))
-    text = tokenizer.decode(ids[len(start) :])
-    print(json.dumps({"prompt": parsed.prompt, "text": text}) if parsed.json else parsed.prompt + text)
-    return 0
 
 
 def _gradcheck(parsed: argparse.Namespace) -> int:

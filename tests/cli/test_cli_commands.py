@@ -27,7 +27,7 @@ TINY = {
     "gpt": ["--steps", "4", "--every", "2", "--context", "8", "--layers", "1", "--heads", "2", "--width", "8"],
 }
 COMMANDS = [
-    [], ["demo"], ["train"], ["generate"], ["gradcheck"], ["data"], ["doctor"], *(["train", name] for name in TINY),
+    [], ["demo"], ["train"], ["generate"], ["chat"], ["gradcheck"], ["data"], ["doctor"], *(["train", name] for name in TINY),
 ]  # fmt: skip
 
 
@@ -143,6 +143,12 @@ def test_no_command_prints_help_and_version(capsys):
         ("train vae --seed -1", "2**64"),
         ("generate RUN --tokens 0", "at least 1"),
         ("generate RUN --temperature hot", "at least 0"),
+        ("generate RUN --top-p 1.5", "at most 1"),
+        ("generate RUN --min-p 0", "above 0"),
+        ("generate RUN --repetition-penalty 0", "above 0"),
+        ("generate RUN --stop=", "expected a text"),
+        ("chat", "required: RUN"),
+        ("chat RUN --tokens 0", "at least 1"),
         ("gradcheck", "name some ops"),
         ("gradcheck softmx", "Did you mean 'softmax'?"),
         ("gradcheck softmax --plant sofmax", "Did you mean 'softmax'?"),
