@@ -29,7 +29,7 @@ from .. import functional as F
 from .. import nn
 from ..checkpoint import checkpoint
 from ..creation import as_tensor
-from ..device import array_module, to_device, to_numpy
+from ..device import to_device, to_numpy
 from ..nn.decoder import CausalSelfAttention, DecoderBlock
 from ..nn.feed_forward import KINDS, feed_forward
 from ..nn.kv_cache import KVCache
@@ -37,7 +37,7 @@ from ..nn.modes import evaluation
 from ..nn.moe import MixtureOfExperts
 from ..nn.plan import Plan, alibi_bias, document_mask, document_positions, either
 from ..ops.rotary import rotary_tables
-from ..random import Generator, default_generator
+from ..random import Generator
 from ..recording import is_grad_enabled, no_grad
 from ..tensor import Tensor
 from .common import check_sizes, from_dict
@@ -291,7 +291,6 @@ class GPT(nn.Module):
                 maps.append(weights.numpy()[0])
         return np.stack(maps)
 
-    @no_grad()
     def generate(
         self,
         ids: Any,
@@ -300,47 +299,15 @@ class GPT(nn.Module):
         top_k: int | None = None,
         generator: Generator | None = None,
     ) -> np.ndarray:
-        """ids (T,) followed by max_new_tokens sampled ones, int64 in main memory. Sees the last `context` tokens.
+        """ids (T,) followed by max_new_tokens sampled ones, int64 in main memory; see minillm/generation for more.
 
         temperature  divides the logits; 0 takes the likeliest token
         top_k        sample among the k likeliest tokens only
         generator    of the random numbers; None: the default one, see manual_seed
         """
-        if max_new_tokens < 0:
-            raise ValueError(f"generate: max_new_tokens must be at least 0, got {max_new_tokens}")
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"generate: temperature must be a number of at least 0, got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"generate: top_k must be at least 1, got {top_k}")
-        generator = default_generator if generator is None else generator
-        prompt = as_tensor(ids).numpy().reshape(-1)  # (T,)
-        if not prompt.size:
-            raise ValueError("generate: the prompt is empty; give at least one token")
-        if prompt.dtype.kind not in "iu":
-            raise TypeError(f"generate: the prompt must be integer ids of tokens, got {prompt.dtype}")
-        out = prompt.astype(np.int64)
-        with evaluation(self):
-            for _ in range(max_new_tokens):
-                window = as_tensor(out[None, -self.config.context :]).to(self.token.weight.device)  # (1, up to context)
-                logits = self.logits(self.hidden(window)[:, -1]).reshape(-1)  # (vocab,)
-                out = np.append(out, _choose(logits.data, temperature, top_k, generator))
-        return out
+        from ..generation.generate import generate_ids
 
-
-def _choose(logits: Any, temperature: float, top_k: int | None, generator: Generator) -> int:
-    """An index drawn from softmax(logits / temperature)."""
-    xp = array_module(logits)
-    if bool(xp.isnan(logits).any()):
-        raise ValueError("generate: the model's logits are NaN; its weights are broken (a training that diverged?)")
-    if temperature == 0:
-        return int(logits.argmax())
-    logits = (logits.astype(xp.float64) - float(logits.max())) / temperature  # at most 0: no overflow
-    if top_k is not None and top_k < logits.size:
-        logits[xp.argsort(-logits)[top_k:]] = -xp.inf
-    p = xp.cumsum(xp.exp(logits))
-    return int(
-        (p <= float(generator.uniform()) * float(p[-1])).sum()
-    )  # the first whose p is above: never one of weight 0
+        return generate_ids(self, ids, max_new_tokens, temperature, top_k, generator)
 
 
 def head_dim(config: GPTConfig) -> int:
