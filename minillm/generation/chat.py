@@ -79,7 +79,7 @@ def run_chat(parsed: argparse.Namespace) -> int:
         with plain_errors():
             ids, answer = _answer(writer, conversation, settings, stops, parsed, show)
         print(json.dumps({"prompt": line, "text": answer}) if parsed.json else "", flush=True)
-        conversation = np.append(conversation, ids)[-writer.model.config.context :]
+        conversation = np.append(conversation, ids)
     return 0
 
 

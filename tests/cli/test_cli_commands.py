@@ -27,7 +27,8 @@ TINY = {
     "gpt": ["--steps", "4", "--every", "2", "--context", "8", "--layers", "1", "--heads", "2", "--width", "8"],
 }
 COMMANDS = [
-    [], ["demo"], ["train"], ["generate"], ["chat"], ["gradcheck"], ["data"], ["doctor"], *(["train", name] for name in TINY),
+    [], ["demo"], ["train"], ["generate"], ["chat"], ["gradcheck"], ["data"], ["doctor"],
+    *(["train", name] for name in TINY),
 ]  # fmt: skip
 
 
