@@ -246,7 +246,7 @@ class GPT(nn.Module):
             z_loss=z_loss,
         )  # fmt: skip
         balances = [b.mlp.balance for b in self.blocks] if self.config.experts and self.training else []
-        for balance in filter(None.__ne__, balances):
+        for balance in [b for b in balances if b is not None]:
             loss = loss + balance * (self.config.balance_loss / self.config.layers)
         return loss
 
