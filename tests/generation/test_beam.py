@@ -145,3 +145,16 @@ def test_what_is_refused(given, message):
         beam_search(made(), PROMPT, **{"max_new_tokens": 3, **given})
     with pytest.raises(ValueError, match="empty"):
         beam_search(made(), [], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("a", [0.0, 1.0, 4.0])
+@pytest.mark.parametrize("beams", [1, 2, 4])
+def test_ending_early_loses_nothing(monkeypatch, beams, a):
+    def search():
+        return [beam_search(made(s), PROMPT, max_new_tokens=4, beams=beams, length_penalty=a, stop=[END])
+                for s in range(8)]  # fmt: skip
+
+    early = search()
+    monkeypatch.setattr("minillm.generation.beam._settled", lambda *_: False)
+    for got, want in zip(early, search()):
+        assert [h.score for h in got] == [h.score for h in want]
