@@ -76,7 +76,7 @@ def run_chat(parsed: argparse.Namespace) -> int:
         if not conversation.size:
             continue
         show = (lambda piece: None) if parsed.json else write
-        with plain_errors():
+        with plain_errors(lambda: not parsed.json):
             ids, answer = _answer(writer, conversation, settings, stops, parsed, show)
         print(json.dumps({"prompt": line, "text": answer}) if parsed.json else "", flush=True)
         conversation = np.append(conversation, ids)

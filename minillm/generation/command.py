@@ -70,7 +70,7 @@ def run_generate(parsed: argparse.Namespace) -> int:
     if parsed.beams:
         return _search(parsed, writer, prompts, ids)
     page = _Page(prompts, parsed.json)
-    with plain_errors():
+    with plain_errors(lambda: page.begun):
         texts = generate_text(
             writer.model, writer.tokenizer, ids, sampling(parsed), max_new_tokens=parsed.tokens,
             stop=parsed.stop or (), stop_tokens=writer.end, seed=parsed.seed, on_text=page.add,
@@ -113,8 +113,9 @@ class _Page:
 
     def add(self, i: int, piece: str) -> None:
         if i == 0 and not self.silent:
-            write(("" if self.begun else self._head(0)) + piece)
+            head = "" if self.begun else self._head(0)
             self.begun = True
+            write(head + piece)
         else:
             self.waiting[i] += piece
 
@@ -203,14 +204,15 @@ def unknown_characters(writer: Writer, prompt: str) -> list[str]:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """A plain ValueError becomes the command's one sentence; Ctrl-C ends the line that was being written."""
+def plain_errors(writing: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """A plain ValueError becomes the command's one sentence; where a line was being written Ctrl-C ends it first."""
     from ..cli import UsageError
 
     try:
         yield
     except KeyboardInterrupt:
-        write("\n")
+        if writing():
+            write("\n")
         raise
     except ValueError as error:
         if type(error) is ValueError:

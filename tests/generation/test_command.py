@@ -187,7 +187,7 @@ def test_broken_weights(say, tmp_path):
 
 
 def test_ctrl_c_while_it_writes(say, folder, monkeypatch):
-    from minillm.generation import command
+    from minillm.generation import chat, command
 
     def stop(piece, write=command.write):
         if piece != "\n":
@@ -196,8 +196,22 @@ def test_ctrl_c_while_it_writes(say, folder, monkeypatch):
         write(piece)
 
     monkeypatch.setattr(command, "write", stop)
+    monkeypatch.setattr(chat, "write", stop)
     out = say("generate", folder, "--prompt", "abc", "--stop", "zzz", code=130)
     assert out.startswith("abc") and out.endswith("\n") and say.err == "stopped\n"
+    out = say("chat", folder, "--stop", "zzz", stdin="abc\n", code=130)
+    assert len(out) == 2 and out.endswith("\n") and say.err == "stopped\n"
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_ctrl_c_leaves_no_half_json(say, folder, monkeypatch, command):
+    from minillm.generation import stream
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream.TextStream, "push", stop)
+    assert say(command, folder, "--json", stdin="abc\n", code=130) == "" and say.err == "stopped\n"
 
 
 # ------------------------------------------------------------------------------- folders in another's format

@@ -239,6 +239,26 @@ def test_one_text_draws_from_the_generator_it_was_given():
     np.testing.assert_array_equal(generate_ids(model, minillm.tensor([1, 2, 3]), 20, 1.2, 6, Generator(4)), got)
 
 
+# ------------------------------------------------------------------------------------------- other devices
+
+
+@pytest.mark.parametrize("name", ["learned", "rotary", "alibi", "window", "grouped heads", "qk_norm", "softcap"])
+def test_on_a_device(name):
+    """The device "strict" refuses what a GPU's arrays refuse: nothing is mixed up on the way."""
+    from minillm.generation import beam_search
+    from minillm.testing import strict
+
+    strict.install()
+    model, results = made(VARIANTS[name], "float32"), []
+    for device in ("cpu", "strict"):
+        model.to(device)
+        results.append(generate(model, PROMPTS, Sampling(1.3, 8, 0.95), max_new_tokens=20, seed=9, stop=[4]))
+        results[-1] += [h.ids for h in beam_search(model, PROMPTS[0], max_new_tokens=5, beams=3, stop=[4])]
+    for a, b in zip(*results, strict=True):
+        assert isinstance(b, np.ndarray)
+        np.testing.assert_array_equal(a, b)
+
+
 # -------------------------------------------------------------------------------------------- the reader
 
 
