@@ -52,7 +52,8 @@ class CausalSelfAttention(Module):
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
         self.head_dim = width // heads if head_dim is None else head_dim
         self.dropout, self.window = dropout, window
-        rows = (heads + 2 * self.kv_heads) * self.head_dim
+        self.sections = [n * self.head_dim for n in (heads, self.kv_heads, self.kv_heads)]  # rows of Wq, Wk, Wv
+        rows = sum(self.sections)
         self.in_proj_weight = Parameter(np.empty((rows, width), np.float32))
         self.in_proj_bias = Parameter(np.zeros(rows, np.float32)) if bias else None
         self.out_proj = Linear(heads * self.head_dim, width, bias)

@@ -89,6 +89,10 @@ class Optimizer:
         scale = 1.0
         if clip_norm is not None:
             scale = kernels.clip_factor(float(total_norm(self._parameters())), clip_norm)
+        self.step_scaled(scale)
+
+    def step_scaled(self, scale: float) -> None:
+        """One step of gradients * scale."""
         for group, flats in zip(self.param_groups, self._flats):
             done: set[int] = set()
             for flat in flats if group.get("eps", 1) > 0 else ():  # eps 0 would be 0 / 0 in what fills up the rows

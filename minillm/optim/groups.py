@@ -1,0 +1,38 @@
+"""Which parameters an optimizer treats how: decay for matrices only, and Muon for the matrices inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..nn.module import Module
+
+
+def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for AdamW: matrices with weight decay, biases and norms (of fewer than two dims) without.
+
+    A bias or the scale of a norm has no need to be small; decay would only fight what it learned. Source: Brown et al.
+    2020, GPT-3, arXiv:2005.14165, appendix B, and nanoGPT's configure_optimizers.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay, "name": "matrices"},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "name": "vectors"},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def muon_groups(model: Module) -> tuple[list[dict[str, Any]], list[Any]]:
+    """(groups for Muon, the other parameters) of a model with `blocks`: their matrices, attention's Wq, Wk and Wv each
+    by itself; embeddings, head, norms and biases are the others."""
+    sectioned: dict[tuple[int, ...], list[Any]] = {}
+    whole, inside = [], set()
+    for module in model.blocks.modules():  # type: ignore[union-attr,operator]
+        for name, p in module.named_parameters():
+            if "." in name or p.ndim != 2 or not p.requires_grad:  # its own only
+                continue
+            inside.add(id(p))
+            sections = getattr(module, "sections", None) if name == "in_proj_weight" else None
+            sectioned.setdefault(tuple(sections), []).append(p) if sections else whole.append(p)
+    groups: list[dict[str, Any]] = [{"params": ps, "sections": sections} for sections, ps in sectioned.items()]
+    groups += [{"params": whole}] if whole else []
+    return groups, [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
