@@ -1,0 +1,36 @@
+"""Gradient accumulation: the gradient of a batch that does not fit into memory, part by part.
+
+    loss     = sum w_i loss_i / sum w_i           loss_i the mean over part i, w_i how much it counts: its targets
+    gradient = sum (w_i / sum w) d loss_i         each part's graph is freed before the next is built
+
+With equal weights where parts have different numbers of targets, a token of a short part would count more: the weights
+are the numbers of targets, and the gradient is that of the whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..tensor import Tensor
+
+
+def accumulate(loss_of: Callable[[Any], Tensor], parts: Sequence[Any], weights: Sequence[float]) -> float:
+    """Add the gradient of the weighted mean of loss_of(part) to the parameters' .grad; returns that mean.
+
+    weights  of the parts, 0 or more and not all 0: their numbers of targets, or ones where they are alike
+    """
+    if not parts or len(parts) != len(weights):
+        raise ValueError(f"accumulate: expected a weight for each part; got {len(parts)} parts, {len(weights)} weights")
+    whole = math.fsum(weights)
+    if not whole > 0 or min(weights) < 0:
+        raise ValueError(f"accumulate: weights must be 0 or more, and one above 0; got {list(weights)}")
+    total = 0.0
+    for part, weight in zip(parts, weights):
+        if weight == 0:  # no targets: its mean is 0 / 0
+            continue
+        loss, share = loss_of(part), weight / whole
+        (loss if share == 1 else loss * share).backward()
+        total += loss.item() * share
+    return total
