@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .flags import Parser, add_settings, read_settings, seed
+from .flags import Given, Parser, add_settings, read_settings, seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +85,10 @@ def _parser(argv: list[str]) -> Parser:
         )
         model.add_argument("--data", metavar="PATH", help=f"{what} (default: embedded data)")
         _common(model, f"runs/{name}")
+        if name == "gpt":
+            model.add_argument(
+                "--resume", metavar="RUN", help="go on with that run and its settings; --steps and --minutes may change"
+            )
 
     from .generation.chat import add_chat
     from .generation.command import add_generate
@@ -113,8 +117,10 @@ def _command(commands: Any, name: str, run: Any, help: str, **defaults: Any) -> 
 
 
 def _common(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument("--out", default=out, metavar="DIR", help="the run directory")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of initial weights, shuffling and sampling")
+    parser.add_argument("--out", action=Given, default=out, metavar="DIR", help="the run directory")
+    parser.add_argument(
+        "--seed", action=Given, type=seed, default=0, metavar="N", help="of initial weights, shuffling and sampling"
+    )
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: the GPU if CuPy finds one"
     )
@@ -182,8 +188,8 @@ def _train(parsed: argparse.Namespace) -> int:
     from .training import Run
 
     started = time.perf_counter()
-    common, settings = _prepare(parsed), read_settings(parsed, parsed.settings)
-    folder = Run(parsed.out).folder
+    common, settings = _settings(parsed, _prepare(parsed))
+    folder = Run(common.out).folder
     _refuse_other_model(folder, parsed.model)
     if parsed.model in ("attention", "gpt"):  # the others need few kernels, compiled in the time this takes
         _compile_ahead(parsed, common)
@@ -198,6 +204,23 @@ def _train(parsed: argparse.Namespace) -> int:
     add_section(report, outcome)
     _finish(parsed, [outcome], report.write(folder / "report.html"), time.perf_counter() - started)
     return 130 if outcome.history.interrupted else 0
+
+
+def _settings(parsed: argparse.Namespace, common: Any) -> tuple[Any, Any]:
+    """(common, settings) of `minillm train`: from the flags, or from the run that goes on."""
+    from dataclasses import replace
+
+    from .recipes import recipe
+
+    given = {name: getattr(parsed, name) for name in getattr(parsed, "given", ())}
+    if getattr(parsed, "resume", None) is not None:
+        settings, common = recipe(parsed.model).go_on(parsed.resume, given, common)
+        return common, settings
+    try:
+        settings = read_settings(parsed, parsed.settings, given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return replace(common, out=parsed.out), settings
 
 
 def _refuse_other_model(folder: Any, model: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .explain import Report
 from .recipes import NAMES, recipe
-from .recipes.base import Common, Outcome
+from .recipes.base import Common, Outcome, describe
 from .training import Run
 
 FULL: dict[str, dict[str, Any]] = {
@@ -59,12 +59,11 @@ def run_demo(out: str | Path, quick: bool, common: Common) -> tuple[list[Outcome
 def save(outcome: Outcome, folder: str | Path, common: Common, settings: Any) -> Run:
     """Write the run directory, all but its report."""
     run = Run(folder)
-    run.write_config(
-        outcome.name, outcome.config, data=common.data, seed=common.seed, settings=vars(settings) | {}, **outcome.extras
-    )
+    config = describe(outcome.name, outcome.model.config, common, settings, outcome.extras)
+    run.write_config(config.pop("model"), config.pop("config"), **config)
     run.write_history(outcome.history)
-    run.write_weights(outcome.model)
     run.write_results(outcome.results())
+    run.write_weights(outcome.model)
     return run
 
 

@@ -63,11 +63,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
-    """A flag for each field of a dataclass: its name, type, default and help text."""
+    """A flag for each field of a dataclass: its name, type, default and help text; in groups, where fields have one."""
     hints = typing.get_type_hints(settings)
+    groups: dict[Any, Any] = {}
     for f in fields(settings):
-        parser.add_argument(
-            "--" + f.name.replace("_", "-"),
+        name, flag = f.metadata.get("group"), "--" + f.name.replace("_", "-")
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name) if name else parser
+        group = groups[name]
+        if hints[f.name] is bool:
+            off = flag.replace("--", "--no-", 1)
+            group.add_argument(flag, off, action=Switch, nargs=0, default=f.default, help=_switched(f))
+            continue
+        group.add_argument(
+            flag,
+            action=Given,
             type=_reader(hints[f.name], f.metadata.get("least", 1)),
             default=f.default,
             choices=f.metadata.get("choices"),
@@ -76,9 +86,29 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
         )
 
 
-def read_settings(parsed: argparse.Namespace, settings: type) -> Any:
-    """The dataclass, from the flags that `add_settings` made."""
-    return settings(**{f.name: getattr(parsed, f.name) for f in fields(settings)})
+def read_settings(parsed: argparse.Namespace, settings: Any, given: Any = ()) -> Any:
+    """The dataclass, from the flags that `add_settings` made; by its `of(values, given)` where it has one."""
+    values = {f.name: getattr(parsed, f.name) for f in fields(settings)}
+    return settings.of(values, given) if hasattr(settings, "of") else settings(**values)
+
+
+class Given(argparse.Action):
+    """Stores a value, and its name in the namespace's set `given`: what the user said, not what stands by default."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.given = {*getattr(namespace, "given", ()), self.dest}
+
+
+class Switch(Given):
+    """--flag and --no-flag."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, namespace, not str(option_string).startswith("--no-"), option_string)
+
+
+def _switched(f: Any) -> str:
+    return f"{f.metadata['help']} (default: {'on' if f.default else 'off'})"
 
 
 def positive(value: str) -> int:

@@ -27,6 +27,9 @@ class Common:
     seed: int = 0
     device: str = "cpu"
     progress: bool = True
+    out: str | None = None  # the run directory, for a recipe that saves itself while it trains
+    resume: bool = False  # go on from what is there
+    observer: Any = None  # who watches, see training/observer.py; None: lines, if progress
 
 
 @dataclass
@@ -55,6 +58,12 @@ class Outcome:
             "seconds": self.history.last("seconds"),
             "metrics": [asdict(m) for m in self.metrics],
         }
+
+
+def describe(name: str, model_config: Any, common: Common, settings: Any, extras: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a run."""
+    kept = {"data": common.data, "seed": common.seed, "settings": dict(vars(settings))}
+    return {"model": name, "config": asdict(model_config), **kept, **extras}
 
 
 def image_data(source: str | None) -> tuple[Dataset, Dataset]:

@@ -22,6 +22,7 @@ from ..random import Generator
 from ..recording import no_grad
 from ..tensor import Tensor
 from .history import History
+from .non_finite import NonFiniteLoss
 from .progress import Progress
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -29,10 +30,6 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "binary_cross_entropy": F.binary_cross_entropy,
     "binary_cross_entropy_with_logits": F.binary_cross_entropy_with_logits,
 }  # fmt: skip
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; training stopped before that step was taken."""
 
 
 def fit(

@@ -1,0 +1,42 @@
+"""How the named models of models/presets.py are trained: `minillm train gpt --preset NAME`. Flags that are given win.
+
+| name | source |
+|---|---|
+| nanogpt-cpu, nanogpt-baby | nanoGPT's recipes for Shakespeare's characters (Karpathy 2022) |
+| shakespeare-fast, -best | Muon and the parts of modded-nanogpt (Jordan et al. 2024) |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models.presets import preset as model_preset
+
+# Muon for the blocks' matrices, AdamW for embedding and head; constant for 40 % of the steps, then down to zero
+_MUON: dict[str, Any] = {
+    "optimizer": "muon", "muon_lr": 0.02, "lr": 0.01, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0,
+    "schedule": "stable", "stable": 0.4, "warmup": 20, "final_lr": 0.0,
+}  # fmt: skip
+
+TRAINING: dict[str, dict[str, Any]] = {
+    "tiny": {"steps": 500, "batch_size": 12, "lr": 2e-3, "warmup": 50},
+    "nanogpt-cpu": {
+        "steps": 2000, "batch_size": 12, "lr": 1e-3, "final_lr": 0.1, "schedule": "cosine", "warmup": 100,
+        "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "clip_norm": 1.0,
+    },
+    "nanogpt-baby": {
+        "steps": 5000, "batch_size": 64, "lr": 1e-3, "final_lr": 0.1, "schedule": "cosine", "warmup": 100,
+        "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "clip_norm": 1.0,
+    },
+    "gpt2": {"batch_size": 4, "accumulation": 8, "lr": 6e-4, "beta2": 0.95, "checkpoint_blocks": True},
+    "llama-tiny": {"steps": 2000, "batch_size": 16, "lr": 1e-3, "beta2": 0.95, "warmup": 100},
+    "shakespeare-fast": {**_MUON, "steps": 1855, "batch_size": 16},
+    "shakespeare-best": {**_MUON, "steps": 4000, "batch_size": 12},
+}  # fmt: skip
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Settings of model and training under that name, all but the vocabulary; ValueError for another name."""
+    model = model_preset(name)
+    model.pop("vocab_size", None)
+    return {**model, **TRAINING.get(name, {})}
