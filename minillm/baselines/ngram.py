@@ -1,4 +1,4 @@
-"""Character n-grams with Witten-Bell smoothing: what counting alone reaches on a text.
+"""N-grams of characters or tokens with Witten-Bell smoothing: what counting alone reaches on a text.
 
 I. Witten and T. Bell, The zero-frequency problem, IEEE Trans. Information Theory 37 (1991), method C; in the form that
 S. Chen and J. Goodman give it, An empirical study of smoothing techniques for language modeling, TR-10-98 (1998):
@@ -12,6 +12,7 @@ c = T = 0 and leaves p(w | h').
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,23 @@ class NGram:
 
     def log_probabilities(self, ids: Any) -> Any:
         """log p of each of ids (T,) given those before it in ids, nats, float64 (T,). The first has no history."""
+        return list(self._by_order(ids))[-1]
+
+    def cross_entropy(self, ids: Any) -> float:
+        """Mean of -log p over ids (T,), nats per symbol."""
+        return self.cross_entropies(ids)[-1]
+
+    def cross_entropies(self, ids: Any) -> list[float]:
+        """That of every order from 1 to the model's, in one pass: an order's p is a step on the way to the next one's.
+
+        >>> [round(h, 3) for h in NGram(3).fit(np.arange(300) % 3, 3).cross_entropies(np.arange(300) % 3)]
+        [1.099, 0.01, 0.004]
+        """
+        reached = [float(-p.mean()) for p in self._by_order(ids)]
+        return reached + reached[-1:] * (self.order - len(reached))  # a text shorter than the order has no such n-gram
+
+    def _by_order(self, ids: Any) -> Iterator[Any]:
+        """log p (T,) of ids by histories of no symbol, of one, of two, ..."""
         if not hasattr(self, "vocab_size"):
             raise ValueError("this NGram has seen no text: call fit(ids, vocab_size) first")
         ids = self._checked(ids)
@@ -70,11 +88,7 @@ class NGram:
             t = np.where(node >= 0, types[history], 0)
             p = np.where(t > 0, (c + t * p) / np.maximum(total + t, 1), p)
             node = np.r_[-1, np.where(found, place, -1)[:-1]]  # the k-gram that ends at i is the history of i + 1
-        return np.log(p)
-
-    def cross_entropy(self, ids: Any) -> float:
-        """Mean of -log p over ids (T,), nats per symbol."""
-        return float(-self.log_probabilities(ids).mean())
+            yield np.log(p)
 
     def _checked(self, ids: Any) -> Any:
         ids = np.asarray(ids)

@@ -68,6 +68,26 @@ def test_a_large_alphabet_does_not_overflow():
     np.testing.assert_allclose(NGram(7).fit(train, vocab).log_probabilities(test), expected, rtol=1e-12)
 
 
+@settings(max_examples=50, deadline=None)
+@given(train=st.lists(st.integers(0, 3), min_size=1, max_size=60), order=st.integers(1, 7))
+def test_all_orders_in_one_pass(train, order):
+    test = np.array([0, 1, 2, 3, 0, 0, 1])
+    one_by_one = [NGram(k).fit(np.array(train), 4).cross_entropy(test) for k in range(1, order + 1)]
+    assert NGram(order).fit(np.array(train), 4).cross_entropies(test) == one_by_one
+
+
+def test_subwords_of_a_large_vocabulary():
+    """Fifty thousand different tokens: a table of pairs would have 2.5 billion entries."""
+    rng = np.random.default_rng(1)
+    vocab = 50_000
+    ids = np.minimum(rng.zipf(1.3, 30_000), vocab) - 1
+    p = by_the_formula(ids[:29_900].tolist(), 3, vocab)
+    test = ids[29_900:].tolist()
+    expected = [math.log(p(w, tuple(test[max(0, i - 2) : i]))) for i, w in enumerate(test)]
+    reached = NGram(3).fit(ids[:29_900], vocab).cross_entropies(test)
+    assert reached[-1] == pytest.approx(-sum(expected) / len(test), rel=1e-12)
+
+
 def test_no_text_and_a_known_text():
     periodic = np.arange(3000) % 3
     assert NGram(2).fit(periodic, 3).cross_entropy(periodic) < 0.01  # each symbol is known from the last
