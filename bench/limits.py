@@ -9,8 +9,6 @@ Best of several repeats: a limit is what the machine can do, and everything that
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numba
@@ -18,31 +16,9 @@ import numpy as np
 
 from kernels import simd
 from kernels.numba_setup import njit, prange
+from kernels.peak import best_of, peak
 
 STREAMS = ("copy", "read", "triad")
-
-
-@njit
-def _fmas(n, start):
-    """12 sums, n rounds of x = 0.5 x + 0.5. Starts come from memory and differ: equal sums would be computed once."""
-    v = simd.lanes(start)
-    half = simd.splat(0.5, start)
-    a, b, c = simd.load(start, 0), simd.load(start, v), simd.load(start, 2 * v)
-    d, e, f = simd.load(start, 3 * v), simd.load(start, 4 * v), simd.load(start, 5 * v)
-    g, h, i = simd.load(start, 6 * v), simd.load(start, 7 * v), simd.load(start, 8 * v)
-    j, k, m = simd.load(start, 9 * v), simd.load(start, 10 * v), simd.load(start, 11 * v)
-    for _ in range(n):
-        a, b, c = simd.fma(a, half, half), simd.fma(b, half, half), simd.fma(c, half, half)
-        d, e, f = simd.fma(d, half, half), simd.fma(e, half, half), simd.fma(f, half, half)
-        g, h, i = simd.fma(g, half, half), simd.fma(h, half, half), simd.fma(i, half, half)
-        j, k, m = simd.fma(j, half, half), simd.fma(k, half, half), simd.fma(m, half, half)
-    return simd.hsum(a + b + c + d + e + f + g + h + i + j + k + m)
-
-
-@njit(parallel=True)
-def _fmas_in_parallel(n, start, sums):
-    for t in prange(sums.size):
-        sums[t] = _fmas(n, start)
 
 
 @njit
@@ -102,7 +78,7 @@ def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",)
     limits, before = Limits(threads, sizes=sorted(sizes)), numba.get_num_threads()
     numba.set_num_threads(threads)  # with one, nothing waits for a second
     try:
-        limits.peak = _peak(threads, repeats)
+        limits.peak = peak(threads, repeats)
         if simd.HAS_BF16:
             limits.peak_bf16 = _peak_bf16(threads, repeats)
         for stream in streams:
@@ -112,30 +88,12 @@ def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",)
     return limits
 
 
-def _best(run: Callable[[], object], repeats: int, seconds: float = 0.03) -> float:
-    """The shortest of at least `repeats` calls, and of as many as take so long: others' load comes in bursts."""
-    run()
-    best, end = np.inf, time.perf_counter() + seconds
-    while repeats > 0 or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-        repeats -= 1
-    return best
-
-
-def _peak(threads: int, repeats: int) -> float:
-    n, sums = 200_000, np.zeros(threads, np.float32)
-    start = np.arange(12 * simd.LANES32, dtype=np.float32)
-    return threads * n * 12 * simd.LANES32 * 2 / _best(lambda: _fmas_in_parallel(n, start, sums), repeats, 0.2)
-
-
 def _peak_bf16(threads: int, repeats: int) -> float:
     from .limits_bf16 import products
 
     sums, n = np.zeros(threads, np.float32), 4000
     flops = products(n, sums)
-    return flops / _best(lambda: products(n, sums), repeats, 0.2)
+    return flops / best_of(lambda: products(n, sums), repeats, 0.2)
 
 
 def _bandwidth(threads: int, size: int, stream: str, repeats: int) -> float:
@@ -149,4 +107,4 @@ def _bandwidth(threads: int, size: int, stream: str, repeats: int) -> float:
     sums = np.zeros(threads, np.float32)
     kind = STREAMS.index(stream)
     moved = 4 * arrays * n * threads * times
-    return moved / _best(lambda: _streams(kind, a, b, c, n, times, sums), repeats)
+    return moved / best_of(lambda: _streams(kind, a, b, c, n, times, sums), repeats)

@@ -68,6 +68,8 @@ def calls() -> list[tuple[float, Callable[[], Any]]]:
     """(seconds it takes to compile, a call that makes it happen) of each kernel; small and large where that differs."""
     import kernels as k
 
+    from .peak import peak
+
     F = np.float32
     x, wide = np.ones((3, 5), F), np.ones((300, 70), F)  # the latter enough for all threads
     w, b, ids, y = np.ones((7, 5), F), np.ones(7, F), np.zeros((2, 3), np.int64), np.zeros(300, np.int64)
@@ -132,6 +134,7 @@ def calls() -> list[tuple[float, Callable[[], Any]]]:
         (1.5, cross_entropy),
         (1.5, dropout),
         (1.0, each(lambda z: k.gelu_backward(z, k.gelu_forward(z)))),
+        (1.0, lambda: peak(1, repeats=1, seconds=0.0)),
     ]
 
 
