@@ -9,11 +9,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..data.errors import DataError
+
+if TYPE_CHECKING:
+    from .bpe import SubwordTokenizer
 
 UNKNOWN = ("error", "skip")
 
@@ -101,9 +104,13 @@ class ByteTokenizer:
         return cls()
 
 
-def tokenizer_from_dict(saved: dict[str, Any]) -> CharTokenizer | ByteTokenizer:
+def tokenizer_from_dict(saved: dict[str, Any]) -> CharTokenizer | ByteTokenizer | SubwordTokenizer:
     """The tokenizer that `to_dict` described."""
     kind = saved.get("type") if isinstance(saved, dict) else None
+    if kind == "subword":
+        from .bpe import SubwordTokenizer
+
+        return SubwordTokenizer.from_dict(saved)
     return ByteTokenizer.from_dict(saved) if kind == "bytes" else CharTokenizer.from_dict(saved)
 
 
