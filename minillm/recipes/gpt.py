@@ -70,8 +70,10 @@ def train(settings: Settings, common: Common) -> Outcome:
         return model.loss(x, y, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss)
 
     def measure(step: int) -> dict[str, Any]:
-        ids = model.generate(prompt, 200, temperature=0.8, top_k=40, generator=Generator(2))
         value = validation_loss(model, text.held_out, settings.eval_windows or None, settings.context)
+        if not settings.sample:
+            return {"validation_loss": value}
+        ids = model.generate(prompt, settings.sample, temperature=0.8, top_k=40, generator=Generator(2))
         return {"validation_loss": value, "sample": text.tokenizer.decode(ids[len(prompt) :])}
 
     extras = {"tokenizer": text.tokenizer.to_dict(), "text_sha256": text.sha256}

@@ -37,7 +37,6 @@ class Settings:
 
     tokenizer: str = _in(_TEXT, "characters", "what a token is", choices=TOKENIZERS)
     vocab_size: int = _in(_TEXT, 1024, "bpe: how many tokens")
-    prompt: str = _in(_TEXT, "", "text to continue in the report's samples (default: some held-out words)")
 
     layers: int = _in(_MODEL, 4, "transformer blocks")
     heads: int = _in(_MODEL, 4, "attention heads of each block")
@@ -93,6 +92,8 @@ class Settings:
 
     every: int = _in(_WATCH, 250, "steps between measurements")
     eval_windows: int = _in(_WATCH, 200, "windows of held-out text for those; 0: all of it", least=0)
+    prompt: str = _in(_WATCH, "", "text that samples continue (default: some held-out words)")
+    sample: int = _in(_WATCH, 200, "tokens of the sample at each measurement", least=0)
     save_every: int | None = _in(_WATCH, None, "steps between saves (default: at each measurement)")
 
     @classmethod

@@ -105,7 +105,7 @@ class Loop:
 
     def until_end(self, asked: Callable[[], bool]) -> str:
         """Steps, measurements and saves, until there is a reason to end."""
-        if self.step == 0:
+        if not len(self.history):
             self.record()
         reason = self.clock.over(self.step)
         while not reason:
