@@ -56,9 +56,9 @@ def read_text(settings: Settings, common: Common, tokenizer: Any = None) -> Text
 
 def make_tokenizer(text: str, settings: Settings) -> Any:
     if settings.tokenizer == "bpe":
-        from ..text.bpe import BPETokenizer
+        from ..text import SubwordTokenizer
 
-        return BPETokenizer.train(text, settings.vocab_size)
+        return SubwordTokenizer.train(text, settings.vocab_size)
     return ByteTokenizer() if settings.tokenizer == "bytes" else CharTokenizer.train(text)
 
 
