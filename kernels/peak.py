@@ -39,7 +39,7 @@ def fmas_in_parallel(n, start, sums):
         sums[t] = fmas(n, start)
 
 
-def best_time(run: Callable[[], object], repeats: int, seconds: float = 0.03) -> float:
+def best_of(run: Callable[[], object], repeats: int, seconds: float = 0.03) -> float:
     """The shortest of at least `repeats` calls, and of as many as take so long: others' load comes in bursts."""
     run()
     best, end = np.inf, time.perf_counter() + seconds
@@ -51,19 +51,19 @@ def best_time(run: Callable[[], object], repeats: int, seconds: float = 0.03) ->
     return best
 
 
-def peak_flops(threads: int, repeats: int = 3, seconds: float = 0.1) -> float:
+def peak(threads: int, repeats: int = 5, seconds: float = 0.2) -> float:
     """FLOP/s of `threads` of Numba's threads together, in about `seconds`. ValueError for more threads than there are.
 
     The first call compiles the loop, which is kept on disk as all kernels are.
     """
     if not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
-        raise ValueError(f"peak_flops: threads={threads}, expected 1 to {numba.config.NUMBA_NUM_THREADS}")
+        raise ValueError(f"peak: threads={threads}, expected 1 to {numba.config.NUMBA_NUM_THREADS}")
     before = numba.get_num_threads()
     numba.set_num_threads(threads)  # with one, nothing waits for a second
     try:
         n, sums = 200_000, np.zeros(threads, np.float32)
         start = np.arange(12 * simd.LANES32, dtype=np.float32)
-        took = best_time(lambda: fmas_in_parallel(n, start, sums), repeats, seconds)
+        took = best_of(lambda: fmas_in_parallel(n, start, sums), repeats, seconds)
     finally:
         numba.set_num_threads(before)
     return threads * n * 12 * simd.LANES32 * 2 / took

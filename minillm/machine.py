@@ -14,9 +14,9 @@ def peak_flops(threads: int | None = None) -> float:
     """
     import numba
 
-    from kernels.peak import peak_flops as measured
+    from kernels.peak import peak
 
-    return measured(numba.get_num_threads()) if threads is None else measured(threads)
+    return peak(numba.get_num_threads() if threads is None else threads, repeats=3, seconds=0.1)
 
 
 def share_of_peak(flops: float, seconds: float, threads: int | None = None) -> float:
