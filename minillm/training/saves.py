@@ -73,7 +73,7 @@ class Saves:
         data = save(arrays)
         about = {"format": FORMAT, "step": step, "best": best, "arrays_bytes": len(data), "state": tree}
         text = json.dumps(about, indent=1, allow_nan=False).encode()
-        sums = "".join(f"{hashlib.sha256(d).hexdigest()}  {n}\n" for n, d in ((STATE, text), (ARRAYS, data)))
+        sums = sums_of(hashlib.sha256(text).hexdigest(), hashlib.sha256(data).hexdigest())
         temporary = self.folder / f".new-{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,10 @@ class Saves:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        sums = dict(line.split("  ", 1)[::-1] for line in _text(folder / SUMS, 10_000).splitlines() if "  " in line)
-        text = _text(folder / STATE, LARGEST)
-        _compare(hashlib.sha256(text.encode()).hexdigest(), sums, STATE)
+        sums, text = _text(folder / SUMS, 10_000), _text(folder / STATE, LARGEST)
+        found = hashlib.sha256(text.encode()).hexdigest()
+        if found not in sums:
+            raise _Damaged(f"the checksum of {STATE} is not the one in {SUMS}")
         try:
             about = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -138,8 +139,9 @@ class Saves:
             raise _Damaged(f"{ARRAYS} has {size:,} bytes, it was written with {about.get('arrays_bytes')}")
         try:
             with open(folder / ARRAYS, "rb") as f:
-                found = hashlib.file_digest(f, "sha256").hexdigest()
-            _compare(found, sums, ARRAYS)
+                arrays_found = hashlib.file_digest(f, "sha256").hexdigest()
+            if sums_of(found, arrays_found) != sums:
+                raise _Damaged(f"the checksum of {ARRAYS} is not the one in {SUMS}")
             arrays = load_file(folder / ARRAYS)
             return unpack(about["state"], arrays), about.get("best")
         except (OSError, SafetensorError, TypeError, ValueError, KeyError) as error:
@@ -204,6 +206,11 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     return [unpack(v, arrays) for v in value] if isinstance(value, list) else value
 
 
+def sums_of(state: str, arrays: str) -> str:
+    """The text of SHA256SUMS."""
+    return f"{state}  {STATE}\n{arrays}  {ARRAYS}\n"
+
+
 def _size(path: Path) -> int:
     try:
         found = os.stat(path)
@@ -226,8 +233,3 @@ def _text(path: Path, most: int) -> str:
         raise _Damaged(f"{path.name} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise _Damaged(f"{path.name} is not UTF-8 text") from error
-
-
-def _compare(found: str, sums: dict[str, str], name: str) -> None:
-    if sums.get(name) != found:
-        raise _Damaged(f"the checksum of {name} is not the one in {SUMS}")
