@@ -12,23 +12,51 @@ A layer's own default is stated in its docstring. `kaiming_uniform_(w, a=sqrt(5)
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import random
 from ..recording import no_grad
 from ..tensor import Tensor
 
+
+class _State(threading.local):
+    skipping = False
+
+
+_state = _State()
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Inside the block initialisers draw nothing and write nothing: for a model whose weights are all set next.
+
+    Numbers of a new parameter are then whatever the memory held. The memory itself is taken only when it is written.
+    """
+    before, _state.skipping = _state.skipping, True
+    try:
+        yield
+    finally:
+        _state.skipping = before
+
+
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: random.Generator | None = None) -> Tensor:
     """U(a, b)."""
+    if _state.skipping:
+        return tensor
     draw = (generator or random.default_generator).uniform
     return _fill(tensor, draw(tensor.shape, a, b, dtype=tensor.dtype, device=tensor.device))
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: random.Generator | None = None) -> Tensor:
     """N(mean, std^2)."""
+    if _state.skipping:
+        return tensor
     draw = (generator or random.default_generator).normal
     return _fill(tensor, draw(tensor.shape, mean, std, dtype=tensor.dtype, device=tensor.device))
 
@@ -106,5 +134,7 @@ def _fan(tensor: Tensor, mode: str) -> int:
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:
+    if _state.skipping:
+        return tensor
     with no_grad():
         return tensor.copy_(values)

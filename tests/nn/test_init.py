@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minillm import Generator, manual_seed, nn, zeros
+from minillm import Generator, Tensor, get_rng_state, manual_seed, nn, zeros
 from minillm.nn import init
 
 
@@ -84,3 +84,17 @@ def test_errors_say_what_was_expected():
         init.kaiming_normal_(zeros(3, 3), nonlinearity="swish")
     with pytest.raises(ValueError, match="fan_in"):
         init.kaiming_uniform_(zeros(3, 3), mode="in")
+
+
+def test_skipped_draws_nothing_and_writes_nothing():
+    manual_seed(3)
+    before = get_rng_state()
+    kept = Tensor(np.arange(6.0).reshape(2, 3))
+    with init.skipped():
+        for fill in (init.uniform_, init.normal_, init.zeros_, init.xavier_uniform_, init.kaiming_normal_):
+            assert fill(kept) is kept
+        layer = nn.Linear(3, 2)
+    assert np.array_equal(kept.numpy(), np.arange(6.0).reshape(2, 3)) and get_rng_state() == before
+    assert layer.weight.shape == (2, 3)
+    init.zeros_(kept)
+    assert not kept.numpy().any()
