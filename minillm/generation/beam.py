@@ -37,11 +37,13 @@ def beam_search(
     beams: int = 4,
     length_penalty: float = 0.0,
     stop: Iterable[int] = (),
+    vocab_size: int | None = None,
 ) -> list[Hypothesis]:
     """Up to `beams` continuations of the prompt, ids (T,), the best score first.
 
     length_penalty  a: 0 compares log probabilities, 1 about the means of a token's
     stop            ids that end a text; the one that did is its last token. Texts without one have max_new_tokens
+    vocab_size      only ids below it are chosen; None: all
 
     It ends early where no beginning can overtake what it has. Raises as `generate` does.
     """
@@ -53,7 +55,7 @@ def beam_search(
     stops = {check_token(s, model.config.vocab_size, "the stop token") for s in stop}
     done: list[Hypothesis] = []
     with evaluation(model):
-        reader = Reader(model, [start], len(start) + max_new_tokens)
+        reader = Reader(model, [start], len(start) + max_new_tokens, vocab_size)
         log_p, so_far = log_softmax(reader.first()), np.zeros(1)  # (1, V), (1,)
         for n in range(1, max_new_tokens + 1):
             total = so_far[:, None] + log_p  # (beams, V)

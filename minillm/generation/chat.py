@@ -69,7 +69,7 @@ def run_chat(parsed: argparse.Namespace) -> int:
         if line:
             try:
                 turn = (between if conversation.size else "") + before + line + after
-                conversation = np.append(conversation, encoded(writer, turn))
+                conversation = np.append(conversation, encoded(writer, turn, begin=not conversation.size))
             except UsageError as error:  # the conversation goes on
                 print(f"minillm chat: {error}", file=sys.stderr)
                 continue
@@ -103,7 +103,7 @@ def _answer(
 
     (ids,) = generate(
         writer.model, [start], settings, max_new_tokens=parsed.tokens, stop=writer.end, seed=parsed.seed,
-        on_token=on_token,
+        on_token=on_token, vocab_size=getattr(writer.tokenizer, "vocab_size", None),
     )  # fmt: skip
     add(stream.finish())
     new, answer = ids[len(start) :], "".join(pieces)

@@ -91,6 +91,7 @@ def _search(parsed: argparse.Namespace, writer: Writer, prompts: list[str], ids:
             best = beam_search(
                 writer.model, start, max_new_tokens=parsed.tokens, beams=parsed.beams,
                 length_penalty=parsed.length_penalty, stop=writer.end,
+                vocab_size=getattr(writer.tokenizer, "vocab_size", None),
             )[0]  # fmt: skip
         stream = TextStream(writer.tokenizer, start, parsed.stop or ())
         new = [t for t in best.ids[len(start) :].tolist() if t not in writer.end]
@@ -185,15 +186,20 @@ def sampling(parsed: argparse.Namespace) -> Sampling:
     return Sampling(0.8 if t is None else t, parsed.top_k, parsed.top_p, parsed.min_p, 1.0 if r is None else r)
 
 
-def encoded(writer: Writer, prompt: str) -> np.ndarray:
-    """The ids of a prompt; UsageError for one that the model cannot read."""
+def encoded(writer: Writer, prompt: str, begin: bool = True) -> np.ndarray:
+    """The ids of a prompt; UsageError for one that the model cannot read. begin: with the token, if the tokenizer has
+    one, that every text begins with."""
     from ..cli import UsageError
+    from ..text import SubwordTokenizer
 
     if any("\ud800" <= c <= "\udfff" for c in prompt):  # what Python makes of other bytes on a command line
         raise UsageError("the prompt is not UTF-8 text")
     unknown = unknown_characters(writer, prompt)
     if unknown:
         raise UsageError(f"the model never saw {', '.join(map(repr, unknown))}: write the prompt without")
+    if begin and isinstance(writer.tokenizer, SubwordTokenizer):
+        ids = writer.tokenizer.encode(prompt, add_special_tokens=True)
+        return ids[:-1] if len(ids) > 1 and ids[-1] in writer.end else ids  # some end it, too
     return np.asarray(writer.tokenizer.encode(prompt), np.int64)
 
 

@@ -32,6 +32,7 @@ def generate(
     seed: int = 0,
     generators: Sequence[Any] | None = None,
     on_token: Callable[[int, int], Any] | None = None,
+    vocab_size: int | None = None,
 ) -> list[np.ndarray]:
     """Each prompt followed by new tokens: a list of int64 arrays in main memory, in the order of the prompts.
 
@@ -42,6 +43,7 @@ def generate(
                 prompts in a batch get different texts
     generators  a Generator for each prompt, instead of those that the seed makes
     on_token    called with (index of the prompt, new token) as soon as there is one; a true answer ends that text
+    vocab_size  only ids below it are chosen: of a tokenizer that has fewer than the model. None: all
 
     The model sees the last `context` tokens of a prompt. When the context is full the cache is dropped and the last
     context / 2 tokens are read again, so that it sees between context / 2 and context tokens of a long text.
@@ -52,6 +54,8 @@ def generate(
     settings = Sampling() if settings is None else settings
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must be at least 0, got {max_new_tokens}")
+    if vocab_size is not None and vocab_size < 1:
+        raise ValueError(f"generate: vocab_size must be at least 1, got {vocab_size}")
     texts = [check_prompt(p, model.config.vocab_size) for p in prompts]
     stops = {check_token(s, model.config.vocab_size, "the stop token") for s in stop}
     if generators is None:
@@ -62,7 +66,7 @@ def generate(
     live = list(range(len(texts)))  # texts that go on: text live[b] is row b of the batch
     if live and max_new_tokens:
         with evaluation(model):
-            reader = Reader(model, texts, max(map(len, texts)) + max_new_tokens)
+            reader = Reader(model, texts, max(map(len, texts)) + max_new_tokens, vocab_size)
             logits = reader.first()  # (B, V)
             while True:
                 tokens, going = [], []

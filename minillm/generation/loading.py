@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data import DataError
 from ..training import RunError, load_model
+
+END = ("<|endoftext|>", "</s>")  # names of the token that ends a text, where nothing says which it is
 
 
 class Writer(NamedTuple):
@@ -36,7 +39,22 @@ def _run(folder: str | Path) -> Writer:
             f"{folder} holds a model of kind {config['model']!r}; only `minillm train gpt` makes one that writes"
         )
     tokenizer = tokenizer_from_dict(config["tokenizer"])
-    return Writer(model, tokenizer, np.zeros(1, np.int64), ())  # id 0: mostly a line end
+    end = _named_ends(tokenizer)
+    return Writer(model, tokenizer, np.array(end[:1] or _line_end(tokenizer), np.int64), end)
+
+
+def _named_ends(tokenizer: Any) -> tuple[int, ...]:
+    """Ids of the tokens that are called an end, where tokens have names."""
+    ids = [tokenizer.token_id(name) for name in END] if hasattr(tokenizer, "token_id") else []
+    return tuple(i for i in ids if i is not None)
+
+
+def _line_end(tokenizer: Any) -> list[int]:
+    """The id of a line end, after which a text can begin; 0 where there is none."""
+    try:
+        return tokenizer.encode("\n")[-1:].tolist() or [0]
+    except DataError:  # a text in one line
+        return [0]
 
 
 def _pretrained(folder: Path, config: dict[str, Any]) -> Writer:

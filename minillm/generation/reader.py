@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 class Reader:
     """Logits after each of some texts: `first()`, and then `step(tokens)` for each further token of every text.
 
-    texts   id arrays, each with at least one token
-    room    the most tokens that a text will have: the cache is made no larger than needed. None: the context
+    texts       id arrays, each with at least one token
+    room        the most tokens that a text will have: the cache is made no larger than needed. None: the context
+    vocab_size  V, where that is less than the model's: logits of further ids are left out. None: the model's
     """
 
-    def __init__(self, model: GPT, texts: Sequence[Any], room: int | None = None):
-        self.model, self.texts = model, [[int(i) for i in text] for text in texts]
+    def __init__(self, model: GPT, texts: Sequence[Any], room: int | None = None, vocab_size: int | None = None):
+        self.model, self.texts, self.vocab_size = model, [[int(i) for i in text] for text in texts], vocab_size
         self.context = model.config.context
         self.capacity = self.context if room is None else min(self.context, room)
         self.seen = [min(len(text), self.context) for text in self.texts]  # of each text, its last so many tokens
@@ -71,7 +72,7 @@ class Reader:
     def _read(self, ids: np.ndarray) -> np.ndarray:
         device = self.model.token.weight.device
         hidden = self.model.hidden(as_tensor(ids).to(device), self.cache)  # (B, T, width)
-        logits = to_numpy(self.model.logits(hidden[:, -1]).data).astype(np.float64)  # (B, V)
+        logits = to_numpy(self.model.logits(hidden[:, -1]).data)[:, : self.vocab_size].astype(np.float64)  # (B, V)
         if np.isnan(logits).any() or np.isposinf(logits).any() or np.isneginf(logits).all(-1).any():
             raise ValueError(
                 "generate: the model's logits are NaN or infinite; its weights are broken (a training that diverged?)"

@@ -28,7 +28,7 @@ def generate_text(
     """What the model writes after each prompt, without the prompt.
 
     prompts      texts, or id arrays (T,); a batch
-    tokenizer    encode(text) -> ids, decode(ids) -> text
+    tokenizer    encode(text) -> ids, decode(ids) -> text; ids from its vocab_size on, if it says one, are never chosen
     stop         strings that end a text; they are no part of it
     stop_tokens  token ids that do
     on_text      called with (index of the prompt, piece of its text) as soon as that piece is certain
@@ -50,7 +50,10 @@ def generate_text(
             show(i, streams[i].push(token))
         return streams[i].stopped is not None
 
-    generate(model, ids, settings, max_new_tokens=max_new_tokens, stop=stops, seed=seed, on_token=on_token)
+    generate(
+        model, ids, settings, max_new_tokens=max_new_tokens, stop=stops, seed=seed, on_token=on_token,
+        vocab_size=getattr(tokenizer, "vocab_size", None),
+    )  # fmt: skip
     for i, stream in enumerate(streams):
         show(i, stream.finish())
     return texts

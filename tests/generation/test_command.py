@@ -266,6 +266,57 @@ def test_an_empty_prompt_of_a_pretrained_model(say, pretrained, config, first):
     assert out == want + "\n"
 
 
+def subwords(bos: bool):
+    """Ids of ALPHABET, and then the names that other makes use; <s> before a text, if bos."""
+    lib = pytest.importorskip("tokenizers")
+    from minillm.text import SubwordTokenizer
+
+    t = lib.Tokenizer(lib.models.WordLevel({c: i for i, c in enumerate(ALPHABET)} | {"<s>": 8, "</s>": 9}))
+    t.pre_tokenizer, t.decoder = lib.pre_tokenizers.Split(lib.Regex(r"[\s\S]"), "isolated"), lib.decoders.Fuse()
+    if bos:
+        t.post_processor = lib.processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 8)])
+    return SubwordTokenizer(t)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_token_that_begins_a_text(say, tmp_path, bos):
+    """It stands before the text, and is not shown; the token that is called an end ends the text of a run."""
+    model, tokenizer = made(12), subwords(bos)
+    prompt = np.array([8] * bos + TOKENIZER.encode("ab").tolist())
+    (want,) = generate_text(model, tokenizer, [prompt], Sampling(1.5), max_new_tokens=90, stop_tokens=[9])
+    flags = ["--tokens", 90, "--temperature", 1.5]
+    assert say("generate", saved(tmp_path, model, tokenizer), "--prompt", "ab", *flags) == f"ab{want}\n"
+    assert len(want) < 90 and "</s>" not in want
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_conversation_begins_once(say, tmp_path, monkeypatch, bos):
+    module, starts = sys.modules["minillm.generation.generate"], []
+    generate = module.generate
+    monkeypatch.setattr(module, "generate", lambda m, p, *a, **k: starts.extend(p) or generate(m, p, *a, **k))
+    folder = saved(tmp_path, made(12), subwords(bos))
+    say("chat", folder, "--tokens", 3, "--temperature", 0, stdin="ab\nc\nd\n")
+    assert len(starts) == 3
+    for start in starts:
+        assert start[: 3 + bos].tolist() == [8] * bos + [1, 2, 0] and (start == 8).sum() == bos
+
+
+def test_ids_that_the_tokenizer_lacks_are_never_chosen(say, tmp_path):
+    """Models of others have a vocabulary filled up to a round number."""
+    model, tokenizer = made(16), subwords(False)  # ids 0 to 9
+    folder = saved(tmp_path, model, tokenizer)
+    ids = minillm.generation.generate(model, [[1]] * 20, Sampling(2.0), max_new_tokens=20)
+    assert max(map(max, ids)) > 9  # the model would
+    say("generate", folder, "--prompt", "a", "--samples", 20, "--tokens", 20, "--temperature", 2)
+    say("chat", folder, "--tokens", 100, "--temperature", 2, stdin="a\nb\n")
+    say("generate", folder, "--prompt", "a", "--tokens", 8, "--beams", 4)
+
+
+def test_the_text_begins_after_a_line_end(say, bytes_folder):
+    (want,) = generate_text(made(256), ByteTokenizer(), ["\n"], Sampling(0.8), max_new_tokens=12)
+    assert say("generate", bytes_folder, "--tokens", 12) == want + "\n"
+
+
 def test_a_pretrained_model_without_a_tokenizer(say, pretrained):
     assert "no tokenizer" in refused(say, "generate", pretrained({}, None), "--prompt", "a")
 

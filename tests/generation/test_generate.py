@@ -192,6 +192,17 @@ def test_on_token_sees_every_token_and_can_end_a_text():
     assert [len(h) for h in heard] == [10, 10, 4, 10, 10, 10]
 
 
+def test_ids_beyond_a_smaller_vocabulary_are_never_chosen():
+    model = made()
+    free, fewer = (
+        generate(model, [[1]] * 30, Sampling(2.0), max_new_tokens=20, seed=1, vocab_size=v) for v in (None, 7)
+    )
+    assert max(map(max, free)) == 10 and max(map(max, fewer)) == 6
+    p = np.exp(model(np.array([[1]])).numpy()[0, -1, :7] / 2)
+    first = np.bincount([t[1] for t in generate(model, [[1]] * 2000, Sampling(2.0), max_new_tokens=1, vocab_size=7)])
+    np.testing.assert_allclose(first / 2000, p / p.sum(), atol=0.05)
+
+
 def test_nothing_to_do():
     model = made()
     assert generate(model, [], max_new_tokens=5) == []
