@@ -17,6 +17,7 @@ from ..recording import no_grad
 from ..training.batches import RandomWindows
 from ..training.keeper import Keeper
 from ..training.loop import Loop
+from ..training.loop_state import restore_weights
 from ..training.non_finite import NonFiniteLoss
 from ..training.observer import Lines, Silent
 from ..training.run import RunError, make_model, newest_save
@@ -100,7 +101,7 @@ def train(settings: Settings, common: Common) -> Outcome:
             raise NonFiniteLoss(f"{error}. {common.out}/saves/{kept[0]} is kept" if kept else str(error)) from error
     best = keeper.best_state() if settings.patience and not history.interrupted else None
     if best is not None:
-        loop.load_weights(best)
+        restore_weights(loop, best)
     finish(model, lora, ema)
     value = validation_loss(model.eval(), text.held_out, context=settings.context)
     counted = count(text)

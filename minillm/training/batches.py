@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..creation import as_tensor
 from ..random import Generator
 from ..tensor import Tensor
 from ..text import sample_windows
+
+
+class Batches(Protocol):
+    """What a Loop takes batches from."""
+
+    @property
+    def tokens(self) -> int: ...  # in a batch
+
+    def next(self) -> tuple[Any, ...]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class RandomWindows:

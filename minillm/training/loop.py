@@ -17,7 +17,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
 
 from ..nn.modes import evaluation
 from ..nn.module import Module
@@ -25,23 +27,14 @@ from ..optim.clip import total_norm
 from ..random import default_generator
 from ..tensor import Tensor
 from .accumulation import accumulate
+from .batches import Batches
 from .clock import Clock
 from .history import History
 from .interrupt import asked_to_stop
+from .loop_state import restore, state_of
 from .mixed_precision import mixed_precision
 from .non_finite import NonFiniteLoss, Policy, first_non_finite
 from .observer import Observer, Silent
-
-
-class Batches(Protocol):
-    @property
-    def tokens(self) -> int: ...  # in a batch
-
-    def next(self) -> tuple[Any, ...]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Loop:
@@ -71,7 +64,7 @@ class Loop:
         save: Callable[[int, dict[str, Any], bool], Any] | None = None, save_every: int | None = None,
         non_finite: str = "stop", observer: Observer | None = None, title: str = "training",
     ):  # fmt: skip
-        if min(every, accumulation, save_every or 1) < 1:
+        if min(every, accumulation, 1 if save_every is None else save_every) < 1:
             raise ValueError(
                 f"Loop: every={every}, accumulation={accumulation}, save_every={save_every}: each at least 1"
             )
@@ -93,7 +86,7 @@ class Loop:
         self.model.train()
         self.observer.on_start(self.info())
         try:
-            with asked_to_stop() as asked:
+            with asked_to_stop() as asked, np.errstate(all="ignore"):  # the policy looks at what is not finite
                 reason = self.until_end(asked)
         except KeyboardInterrupt:  # inside a step, whose weights may be half-written: not saved
             reason = "interrupted"
@@ -191,35 +184,10 @@ class Loop:
             "rows": [dict(row) for row in self.history],
         }  # fmt: skip
 
-    # ------------------------------------------------------------------------------------------- its state
-
-    def _parts(self) -> dict[str, Any]:
-        names = ("model", "optimizer", "batches", "ema", "early")
-        return {name: part for name in names if (part := getattr(self, name)) is not None}
-
     def state_dict(self) -> dict[str, Any]:
-        """All that decides what comes next, and the history so far."""
-        return {
-            "parts": {name: part.state_dict() for name, part in self._parts().items()},
-            "generator": list(default_generator.get_state()), "step": self.step, "skipped": self.policy.skipped,
-            "seconds": self.clock.seconds(), "reserve": self.clock.reserve, "best": self.best,
-            "recent": list(self.recent), "rows": [dict(row) for row in self.history],
-        }  # fmt: skip
-
-    def load_weights(self, state: Mapping[str, Any]) -> None:
-        """The model of a `state_dict`, and its average."""
-        for name in {"model", "ema"} & set(self._parts()):
-            self._parts()[name].load_state_dict(state["parts"][name])
+        """All that decides what comes next, and the history so far: see loop_state.py."""
+        return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`. ValueError, KeyError or TypeError where it is not that of such a loop."""
-        given, parts = state["parts"], self._parts()
-        if set(given) != set(parts):
-            raise ValueError(f"it holds the states of {', '.join(given)}; expected those of {', '.join(parts)}")
-        for name, part in parts.items():
-            part.load_state_dict(given[name])
-        self.step, self.policy.skipped = int(state["step"]), int(state["skipped"])
-        self.clock.before, self.clock.reserve = float(state["seconds"]), float(state["reserve"])
-        self.best, self.recent = float(state["best"]), [float(v) for v in state["recent"]]
-        self.history.rows = [dict(row) for row in state["rows"]]
-        default_generator.set_state(state["generator"])
+        restore(self, state)
