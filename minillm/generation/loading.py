@@ -11,7 +11,7 @@ import numpy as np
 from ..data import DataError
 from ..training import RunError, load_model
 
-END = ("<|endoftext|>", "</s>")  # names of the token that ends a text, where nothing says which it is
+END = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # names of the token that ends a text
 
 
 class Writer(NamedTuple):
@@ -64,8 +64,9 @@ def _pretrained(folder: Path, config: dict[str, Any]) -> Writer:
     if tokenizer is None:
         raise RunError(f"{folder} has no tokenizer that this program reads: put its tokenizer.json into the folder")
     config = config | _json(folder / "generation_config.json")  # where both say it, the latter is meant for writing
-    end = _ids(config.get("eos_token_id"))
-    first = _ids(config.get("bos_token_id")) or end or (0,)
+    size = model.config.vocab_size
+    end = _ids(config.get("eos_token_id"), size)
+    first = _ids(config.get("bos_token_id"), size) or end or (0,)
     return Writer(model.eval(), tokenizer, np.array(first[:1], np.int64), end)
 
 
@@ -78,7 +79,7 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    """Token ids from null, a number or a list of them."""
+def _ids(value: Any, size: int) -> tuple[int, ...]:
+    """Token ids from null, a number or a list of them; a default of the format may lie outside the vocabulary."""
     values = value if isinstance(value, list) else [value]
-    return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool))
+    return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 <= v < size)
