@@ -41,7 +41,7 @@ def summary(model: Module, *example_inputs: Any) -> str:
         rows.append((label, shapes[-1] + times if shapes else "not run", f"{sum(own.values()):,}"))
     total, trainable = model.num_parameters(), model.num_parameters(trainable_only=True)
     totals = [("total", "", f"{total:,}")] + ([("trainable", "", f"{trainable:,}")] if trainable != total else [])
-    return _table(("layer", "output", "parameters"), rows, totals)
+    return aligned(("layer", "output", "parameters"), rows, totals, left=2)
 
 
 def _run(model: Module, inputs: tuple) -> dict[int, list[str]]:
@@ -82,11 +82,12 @@ def _shapes(out: Any) -> str:
     return str(tuple(out.shape)) if hasattr(out, "shape") else type(out).__name__
 
 
-def _table(header: tuple, rows: list[tuple], totals: list[tuple]) -> str:
-    widths = [max(len(row[i]) for row in [header, *rows, *totals]) for i in range(3)]
+def aligned(header: tuple, rows: list[tuple], totals: list[tuple], left: int = 1) -> str:
+    """Rows of text between two rules, and the totals below: the first `left` columns to the left, others right."""
+    widths = [max(len(row[i]) for row in [header, *rows, *totals]) for i in range(len(header))]
 
     def line(row: tuple) -> str:
-        return f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}"
+        return "  ".join([f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths))])
 
-    rule = "-" * (sum(widths) + 4)
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join([line(header), rule, *map(line, rows), rule, *map(line, totals)])
