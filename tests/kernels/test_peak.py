@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 
@@ -41,6 +42,15 @@ def test_the_best_of_at_least_so_many(monkeypatch):
     runs = []
     assert best_of(lambda: runs.append(1), repeats=3, seconds=0.0) == 0.5
     assert len(runs) == 4  # the first is not counted
+
+
+def test_threads_that_there_are_not():
+    before = numba.get_num_threads()
+    for threads in (0, 100_000):
+        with pytest.raises(ValueError, match="between 1 and"):
+            machine.peak_flops(threads)
+    assert peak(1, repeats=1, seconds=0.0) > 1e6
+    assert numba.get_num_threads() == before
 
 
 def test_the_machine_is_measured_once_a_process(monkeypatch):
