@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .trace import Trace
+
 
 class History:
     """Rows such as {"step": 10, "loss": 0.7, "validation_loss": 0.8, "seconds": 1.2}.
@@ -16,6 +18,7 @@ class History:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.trace = Trace()  # of every step, where the training keeps one
         self.interrupted = False  # the user pressed Ctrl-C
 
     def append(self, **row: Any) -> None:

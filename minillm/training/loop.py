@@ -139,6 +139,7 @@ class Loop:
                 self.ema.update()
             self.recent.append(value)
         self.step = step
+        self.history.trace.add(step=step, loss=value, lr=self.optimizer.param_groups[0]["lr"], grad_norm=norm)
         self.observer.on_step({
             "step": step, "steps": self.clock.steps, "loss": value, "lr": self.optimizer.param_groups[0]["lr"],
             "grad_norm": norm, "tokens": self.batches.tokens * self.accumulation, "seconds": self.clock.seconds(),

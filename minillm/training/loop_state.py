@@ -25,6 +25,7 @@ def state_of(loop: Loop) -> dict[str, Any]:
         "best": loop.best,
         "recent": list(loop.recent),
         "rows": [dict(row) for row in loop.history],
+        "trace": loop.history.trace.state_dict(),
     }
 
 
@@ -39,6 +40,7 @@ def restore(loop: Loop, state: Mapping[str, Any]) -> None:
     loop.clock.before, loop.clock.reserve = float(state["seconds"]), float(state["reserve"])
     loop.best, loop.recent = float(state["best"]), [float(v) for v in state["recent"]]
     loop.history.rows = [dict(row) for row in state["rows"]]
+    loop.history.trace.load_state_dict(state["trace"])
     default_generator.set_state(state["generator"])
 
 
