@@ -50,6 +50,9 @@ def _run(parsed: argparse.Namespace) -> int:
     except (DataError, RunError, DeviceError, NonFiniteLoss, UsageError, OSError) as error:  # OSError: a full disk, say
         print(f"minillm {parsed.command}: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"minillm {parsed.command}: not enough memory ({str(error) or 'a file too long?'})", file=sys.stderr)
+        return 2
 
 
 class UsageError(ValueError):

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data import DataError
 from ..training import RunError, load_model
+from ..training.saves import LARGEST
 
 END = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # names of the token that ends a text
 
@@ -73,6 +74,8 @@ def _pretrained(folder: Path, config: dict[str, Any]) -> Writer:
 def _json(path: Path) -> dict[str, Any]:
     """An object in a file; empty where there is none that can be read."""
     try:
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            return {}
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

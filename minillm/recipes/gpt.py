@@ -55,7 +55,7 @@ def train(settings: Settings, common: Common) -> Outcome:
                 f"{common.data or 'the embedded text'} has changed since {common.out} began to learn it: give the text "
                 "of then with --data, or start a new run"
             )
-        numbers = sum(np.size(a) for a in state["parts"]["model"].values())
+        numbers = sum(a.size for a in state["parts"]["model"].values())
         model = make_model(config, f"{common.out}/saves/{name}", numbers, "its save")
     manual_seed(common.seed)
     if model is None:

@@ -140,7 +140,9 @@ def newest_save(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any], str
     for name in reversed(names):
         state = saves.read(name)
         config = checked_config(state.get("config"), saves.folder / name)
-        if not isinstance(state.get("loop"), dict):
+        parts = loop.get("parts") if isinstance(loop := state.get("loop"), dict) else None
+        arrays = parts.get("model") if isinstance(parts, dict) else None
+        if not isinstance(arrays, dict) or not all(isinstance(a, np.ndarray) for a in arrays.values()):
             raise RunError(f"{saves.folder / name} is not the save of a language model's training")
         if there is None or same_run(config, there):
             return config, state["loop"], name
