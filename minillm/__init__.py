@@ -40,7 +40,7 @@ from .writes import mark_written
 
 __version__ = "0.1.0"
 
-_LATER = ("baselines", "data", "explain", "models", "nn", "optim", "recipes", "testing", "text", "training")
+_LATER = ("baselines", "data", "explain", "generation", "models", "nn", "optim", "recipes", "testing", "text", "training")
 
 
 def __getattr__(name: str) -> Any:
