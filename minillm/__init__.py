@@ -40,7 +40,9 @@ from .writes import mark_written
 
 __version__ = "0.1.0"
 
-_LATER = ("baselines", "data", "explain", "generation", "models", "nn", "optim", "recipes", "testing", "text", "training")
+_LATER = (
+    "baselines", "data", "explain", "generation", "models", "nn", "optim", "recipes", "testing", "text", "training",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
