@@ -42,6 +42,7 @@ from .loss import (
 from .module import Module
 from .norm import LayerNorm, RMSNorm
 from .parameter import Parameter
+from .stochastic_depth import StochasticDepth
 from .summary import summary
 from .transformer import TransformerBlock
 
@@ -81,6 +82,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "StochasticDepth",
     "Tanh",
     "TransformerBlock",
     "functional_call",

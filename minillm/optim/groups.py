@@ -23,7 +23,9 @@ def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
 
 def muon_groups(model: Module) -> tuple[list[dict[str, Any]], list[Any]]:
     """(groups for Muon, the other parameters) of a model with `blocks`: their matrices, attention's Wq, Wk and Wv each
-    by itself; embeddings, head, norms and biases are the others."""
+    by itself; embeddings, head, norms and biases are the others. ValueError for a model without blocks."""
+    if not isinstance(getattr(model, "blocks", None), Module):
+        raise ValueError(f"muon_groups: {type(model).__name__} has no `blocks` to take matrices from: give a GPT")
     sectioned: dict[tuple[int, ...], list[Any]] = {}
     whole, inside = [], set()
     for module in model.blocks.modules():  # type: ignore[union-attr,operator]
@@ -31,7 +33,8 @@ def muon_groups(model: Module) -> tuple[list[dict[str, Any]], list[Any]]:
             if "." in name or p.ndim != 2 or not p.requires_grad:  # its own only
                 continue
             inside.add(id(p))
-            sections = getattr(module, "sections", None) if name == "in_proj_weight" else None
+            packed = name == "in_proj_weight"  # rows of Wq, Wk, Wv: thirds, or as the module says
+            sections = getattr(module, "sections", [p.shape[0] // 3] * 3) if packed else None
             sectioned.setdefault(tuple(sections), []).append(p) if sections else whole.append(p)
     groups: list[dict[str, Any]] = [{"params": ps, "sections": sections} for sections, ps in sectioned.items()]
     groups += [{"params": whole}] if whole else []

@@ -8,7 +8,7 @@
 A gradient's few large singular values are directions that are learned anyway; orthogonal, the update moves the rare
 ones as far. U V^T comes from five steps of Newton and Schulz, products only:
 
-    X = X / |X|;   X = a X + (b A + c A^2) X with A = X X^T        (a, b, c) = (3.4445, -4.7750, 2.0315)
+    X = X / |X|;   X = (a I + b A + c A^2) X with A = X X^T        (a, b, c) = (3.4445, -4.7750, 2.0315)
 
 which takes singular values from (0, 1] to about 0.7 .. 1.2. Sources: Jordan et al. 2024, kellerjordan.github.io/posts/
 muon; Liu et al. 2025 (weight decay), arXiv:2502.16982.
@@ -71,16 +71,19 @@ class Muon(Optimizer):
                     f"Muon: it makes matrices orthogonal, and a parameter has shape {p.shape}: give vectors, "
                     "embeddings and the head to AdamW"
                 )
-            if group["sections"] is not None and sum(group["sections"]) != p.shape[0]:
-                raise ValueError(f"Muon: sections {group['sections']} must add up to the rows of {p.shape}")
+            sections = group["sections"]
+            if sections is not None and (sum(sections) != p.shape[0] or min(sections) < 1):
+                raise ValueError(f"Muon: sections {sections}, rows of matrices, must add up to the rows of {p.shape}")
 
     def step_scaled(self, scale: float) -> None:
         """One step of gradients * scale; matrices of one shape and group are stacked and iterated together."""
         for group in self.param_groups:
             stacks: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}  # shape, wide -> (matrix, its update)
             for p in group["params"]:
-                if p.grad is None:
+                if p.grad is None or not p.numel():
                     continue
+                if p.grad.shape != p.shape:
+                    raise ValueError(f"Muon: a parameter of shape {p.shape} has grad {p.grad.shape}")
                 update = self._momentum(p, p.grad.data, scale, group)
                 start = 0
                 for rows in group["sections"] or (p.shape[0],):
@@ -116,18 +119,18 @@ class Muon(Optimizer):
 
 def orthogonal(x: Any, steps: int = 5, bf16: bool | None = None) -> Any:
     """About U V^T of each matrix U S V^T of x (n, rows, columns), rows <= columns; zeros of a matrix of zeros."""
-    xp = array_module(x)
+    xp, given = array_module(x), x.dtype
+    x = x.astype(np.float32) if given == np.float16 else x  # whose squares would overflow
     fast = xp is np and x.dtype == np.float32 and (kernels.has_bf16() if bf16 is None else bf16)
     product = kernels.matmul_bf16 if fast else kernels.matmul if xp is np else xp.matmul
     a, b, c = (x.dtype.type(k) for k in COEFFICIENTS)
     x = x / (xp.sqrt((x * x).sum((1, 2), keepdims=True)) + x.dtype.type(EPS))
     for _ in range(steps):
         gram = product(x, x.transpose(0, 2, 1))  # A
-        polynomial = product(gram, gram)  # b A + c A^2
+        polynomial = product(gram, gram)  # a I + b A + c A^2
         polynomial *= c
         gram *= b
         polynomial += gram
-        more = product(polynomial, x)
-        x *= a
-        x += more
-    return x
+        polynomial.reshape(len(x), -1)[:, :: x.shape[1] + 1] += a  # the diagonal
+        x = product(polynomial, x)
+    return x.astype(given, copy=False)

@@ -21,7 +21,7 @@ def warmup_cosine(step: float, total: float, warmup: float, final: float = 0.1) 
 
     Source: Loshchilov and Hutter 2016, SGDR, arXiv:1608.03983; warm-up: Goyal et al. 2017, arXiv:1706.02677.
     """
-    rise, t = _warmed(step, total, warmup)
+    rise, t = _warmed(step, total, warmup, final)
     return rise * (final + (1 - final) * (1 + math.cos(math.pi * t)) / 2)
 
 
@@ -31,7 +31,7 @@ def warmup_linear(step: float, total: float, warmup: float, final: float = 0.0) 
     >>> warmup_linear(55, 100, 10)
     0.5
     """
-    rise, t = _warmed(step, total, warmup)
+    rise, t = _warmed(step, total, warmup, final)
     return rise * (1 - (1 - final) * t)
 
 
@@ -45,16 +45,19 @@ def warmup_stable_decay(step: float, total: float, warmup: float, stable: float 
     """
     if not 0 <= stable <= 1:
         raise ValueError(f"warmup_stable_decay: stable is a share of all steps, 0 to 1; got {stable}")
-    rise, _ = _warmed(step, total, warmup)
+    rise, _ = _warmed(step, total, warmup, final)
     begin = max(stable * total, _length(total, warmup))
     t = 0.0 if total <= begin else min(max((step - begin) / (total - begin), 0.0), 1.0)
     return rise * (1 - (1 - final) * t)
 
 
-def _warmed(step: float, total: float, warmup: float) -> tuple[float, float]:
+def _warmed(step: float, total: float, warmup: float, final: float) -> tuple[float, float]:
     """(how far the warm-up is, how far what comes after it is), both from 0 to 1."""
-    if total <= 0 or warmup < 0:
-        raise ValueError(f"a schedule needs total > 0 and warmup >= 0; got total={total}, warmup={warmup}")
+    if not (step >= 0 and 0 < total < math.inf and warmup >= 0 and 0 <= final <= 1):
+        raise ValueError(
+            "a schedule needs step >= 0, total > 0, warmup >= 0, and final, a factor, from 0 to 1; got "
+            f"step={step}, total={total}, warmup={warmup} and final={final}"
+        )
     length = _length(total, warmup)
     rise = min(step / length, 1.0) if length > 0 else 1.0
     return rise, min(max((step - length) / (total - length), 0.0), 1.0)

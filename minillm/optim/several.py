@@ -20,6 +20,9 @@ class Optimizers:
 
     def __init__(self, optimizers: Iterable[Optimizer]):
         self.optimizers = list(optimizers)
+        for i, optimizer in enumerate(self.optimizers):
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(f"Optimizers: expected optimizers; number {i} is a {type(optimizer).__name__}")
         seen: set[int] = set()
         for optimizer in self.optimizers:
             ids = {id(p) for g in optimizer.param_groups for p in g["params"]}
@@ -50,11 +53,22 @@ class Optimizers:
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`. ValueError, and nothing changed, where it does not fit."""
+        if "optimizers" not in state_dict:
+            raise ValueError(
+                f"load_state_dict: expected {{'optimizers': [a state of each]}}; got {list(state_dict)}, of one alone"
+            )
         given = state_dict["optimizers"]
         if len(given) != len(self.optimizers):
             raise ValueError(f"load_state_dict: given {len(given)} optimizers, these are {len(self.optimizers)}")
-        for optimizer, state in zip(self.optimizers, given):
-            optimizer.load_state_dict(state)
+        before = [optimizer.state_dict() for optimizer in self.optimizers]
+        try:
+            for optimizer, state in zip(self.optimizers, given):
+                optimizer.load_state_dict(state)
+        except BaseException:
+            for optimizer, state in zip(self.optimizers, before):
+                optimizer.load_state_dict(state)
+            raise
 
     def __repr__(self) -> str:
         return "Optimizers([\n" + ",\n".join(map(repr, self.optimizers)) + "\n])"

@@ -21,11 +21,11 @@ def accumulate(loss_of: Callable[[Any], Tensor], parts: Sequence[Any], weights: 
 
     weights  of the parts, 0 or more and not all 0: their numbers of targets, or ones where they are alike
     """
-    if not parts or len(parts) != len(weights):
+    if len(parts) == 0 or len(parts) != len(weights):
         raise ValueError(f"accumulate: expected a weight for each part; got {len(parts)} parts, {len(weights)} weights")
     whole = math.fsum(weights)
-    if not whole > 0 or min(weights) < 0:
-        raise ValueError(f"accumulate: weights must be 0 or more, and one above 0; got {list(weights)}")
+    if not 0 < whole < math.inf or min(weights) < 0:
+        raise ValueError(f"accumulate: weights must be finite, 0 or more, and one above 0; got {list(weights)}")
     total = 0.0
     for part, weight in zip(parts, weights):
         if weight == 0:  # no targets: its mean is 0 / 0

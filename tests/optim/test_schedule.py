@@ -43,7 +43,9 @@ def test_ends():
 
 
 def test_what_cannot_be():
-    with pytest.raises(ValueError, match="total > 0"):
-        warmup_cosine(1, 0, 0)
+    for step, total, warmup, final in ((1, 0, 0, 0), (-1, 9, 0, 0), (1, 9, -1, 0), (1, 9, 1, 1.5), (math.nan, 9, 1, 0)):
+        for schedule in ALL:
+            with pytest.raises(ValueError, match="total > 0"):
+                schedule(step, total, warmup, final=final)
     with pytest.raises(ValueError, match="share"):
         warmup_stable_decay(1, 10, 0, stable=1.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,14 @@ def test_the_same_gradient_as_the_large_batch(cuts):
         assert max(abs(g - w).max() for g, w in zip(unweighted, want)) > 1e-4
 
 
+def test_parts_may_be_one_array():
+    minillm.manual_seed(0)
+    w = minillm.tensor(np.ones(3), requires_grad=True)
+    value = accumulate(lambda x: (w * minillm.tensor(x)).sum(), np.arange(6.0).reshape(2, 3), np.array([1, 3]))
+    assert value == pytest.approx((3 + 3 * 12) / 4)
+    np.testing.assert_allclose(w.grad.numpy(), np.array([9, 13, 17]) / 4)
+
+
 def test_one_part_is_backward():
     ids, targets = batch()
     minillm.manual_seed(0)
@@ -53,6 +63,7 @@ def test_one_part_is_backward():
 
 
 def test_what_it_refuses():
-    for parts, weights in (([], []), ([1], [1, 2]), ([1], [0]), ([1, 2], [1, -1])):
+    wrong = [([], []), ([1], [1, 2]), ([1], [0]), ([1, 2], [1, -1]), ([1], [math.inf]), ([1], [math.nan])]
+    for parts, weights in wrong:
         with pytest.raises(ValueError, match="weight"):
             accumulate(lambda part: part, parts, weights)

@@ -93,6 +93,42 @@ def test_the_average_is_nearer_to_the_minimum_of_a_noisy_problem():
     assert mean < 0.5 * last
 
 
+def test_float16_weights_have_an_average_that_can_move():
+    net = nn.Module()
+    net.w = nn.Parameter(np.ones(3, np.float16))
+    ema = EMA(net, 0.999)
+    ema.steps = 10**6
+    net.w.data[...] = 1.25
+    for _ in range(700):
+        ema.update()
+    np.testing.assert_allclose(ema.averages["w"], 1.25 - 0.25 * 0.999**700, rtol=1e-4)
+    again = EMA(net, 0.999)
+    again.load_state_dict(ema.state_dict())
+    np.testing.assert_array_equal(again.averages["w"], ema.averages["w"])
+    with ema.swapped():
+        assert net.w.dtype == np.float16 and 1.1 < net.w.numpy()[0] < 1.2
+
+
+def test_inside_a_swap_nothing_is_averaged_or_swapped_again():
+    net = model()
+    ema = EMA(net, 0.9)
+    with ema.swapped():
+        with pytest.raises(RuntimeError, match="inside swapped"):
+            ema.update()
+        with pytest.raises(RuntimeError, match="inside swapped"), ema.swapped():
+            pass
+    ema.update()
+    assert ema.steps == 1
+
+
+def test_frozen_parameters_have_no_average():
+    net = model()
+    net[0].requires_grad_(False)
+    assert list(EMA(net).averages) == ["2.weight", "2.bias"]
+    with pytest.raises(ValueError, match="nothing to average"):
+        EMA(net.requires_grad_(False))
+
+
 def test_decay_that_cannot_be():
     with pytest.raises(ValueError, match="decay"):
         EMA(model(), 1.0)
