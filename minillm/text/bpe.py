@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data.errors import DataError, read_bytes
+from ..data.errors import DataError, existing_file, read_bytes
 from .characters import ByteTokenizer, CharTokenizer, _check_saved, _checked
 
+LARGEST = 1 << 28  # bytes of a tokenizer.json
 PART = 1 << 16  # characters that go to the library at once: for each it needs some 100 bytes
 _CUT = re.compile(r"\S(?=\n)")  # no token of a byte-level tokenizer goes on behind it
 
@@ -80,6 +81,8 @@ class SubwordTokenizer:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> SubwordTokenizer:
         """Read a tokenizer.json of any kind that the library knows: GPT-2's, Llama's ..."""
+        if (size := existing_file(path, "a tokenizer.json").stat().st_size) > LARGEST:
+            raise DataError(f"{str(path)!r} has {size:,} bytes: expected a tokenizer.json, {LARGEST:,} at most")
         data = read_bytes(path, "a tokenizer.json")
         try:
             return cls.from_json(data.decode("utf-8"))

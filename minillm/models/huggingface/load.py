@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...data.errors import DataError
+from ...nn.init import skipped
 from ..gpt import GPT, GPTConfig
 from . import gpt2, llama
 from .entry import Entry
@@ -22,7 +23,8 @@ FAMILIES: dict[str, Any] = {"gpt2": gpt2, "llama": llama}  # by the model_type o
 
 def load_pretrained(folder: str | Path, context: int | None = None) -> tuple[GPT, Any]:
     """(GPT, SubwordTokenizer) of a folder with config.json, model.safetensors (or several with an index) and
-    tokenizer.json (without one: None). The model is in evaluation mode, its parameters are float32.
+    tokenizer.json (without one: None). The model is in evaluation mode, its parameters are float32 (float64 where a
+    tensor is): the numbers of the files, to the bit.
 
     context  tokens that it shall see, at most as many as it was made for: shorter ones need less memory for caches
 
@@ -44,9 +46,12 @@ def load_pretrained(folder: str | Path, context: int | None = None) -> tuple[GPT
     if context is not None and not 1 <= context <= config.context:
         raise HubError(f"context={context}: expected 1 to {config.context}, the most tokens this model can see")
     try:
-        model = GPT.from_config(config if context is None else replace(config, context=context))
+        with skipped():
+            model = GPT.from_config(config if context is None else replace(config, context=context))
     except ValueError as error:
         raise HubError(f"{path}: {error}") from None
+    if any(stored.dtype == "F64" for _, stored in pairs):
+        model.to(np.float64)
     parameters = dict(model.named_parameters())
     for entry, stored in pairs:
         array = read_tensor(stored)

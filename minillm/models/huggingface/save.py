@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
@@ -25,6 +26,7 @@ from .weights import FILE, INDEX
 SHARD_BYTES = 2 * 2**30
 FIRST = ("<|begin_of_text|>", "<s>", "<|endoftext|>")  # names that a text's first token has, and its last
 LAST = ("<|end_of_text|>", "</s>", "<|endoftext|>")
+CONFIG = "config.json"
 _WEIGHTS = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors(\.index\.json)?")
 
 
@@ -65,7 +67,7 @@ def save_pretrained(model: GPT, folder: str | Path, tokenizer: Any = None, shard
         if len(shards) > 1:
             total = sum(prod(e.shape) for e in tensors.values()) * dtype.itemsize
             files[INDEX] = _json({"metadata": {"total_size": total}, "weight_map": places})
-        for file, text in {**files, "config.json": _json(about)}.items():
+        for file, text in {**files, CONFIG: _json(about)}.items():
             put(file).write_text(text, "utf-8")
 
 
@@ -86,7 +88,8 @@ def _parameters(model: GPT, tensors: dict[str, Entry]) -> dict[str, Any]:
     parameters = dict(model.named_parameters())
     if odd := sorted(set(parameters) - {e.ours for e in tensors.values()}):
         raise HubError(
-            f"the format has no place for the parameter {odd[0]!r}; merge or remove what was added to the GPT"
+            f"the format has no place for the parameter {odd[0]!r}, which was added to the GPT: take it off "
+            "(adapters: lora.merge(), then lora.remove())"
         )
     return parameters
 
@@ -146,7 +149,7 @@ def _token(tokenizer: Any, names: tuple[str, ...]) -> tuple[str | None, int | No
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise HubError(f"{folder} is a file; expected a folder (it is made where there is none)")
-    path = folder / "config.json"
+    path = folder / CONFIG
     if path.exists() and "model_type" not in read_object(path):
         raise HubError(f"{path} is not of a Hugging Face model, and would be lost: choose another folder")
 
@@ -159,6 +162,7 @@ def _replaced(folder: Path) -> Iterator[Callable[[str], Path]]:
     from ...training.durable import sync_folder
 
     written: dict[str, Path] = {}
+    config, aside, placed = folder / CONFIG, folder / f".{CONFIG}.{os.getpid()}.old", False
 
     def put(name: str) -> Path:
         return written.setdefault(name, folder / f".{name}.{os.getpid()}.tmp")
@@ -167,17 +171,27 @@ def _replaced(folder: Path) -> Iterator[Callable[[str], Path]]:
         folder.mkdir(parents=True, exist_ok=True)
         yield put
         for temporary in written.values():
+            shutil.copymode(written[CONFIG], temporary)  # the library makes files that only their owner may read
             _sync(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(config, aside)  # a kill from here on leaves a folder that is refused, not parts of two models
+        sync_folder(folder)
         for name, temporary in written.items():
-            os.replace(temporary, folder / name)
+            if name != CONFIG:
+                os.replace(temporary, folder / name)
+                placed = True
         for entry in list(os.scandir(folder)):  # the weights of a model that was there before
             if _WEIGHTS.fullmatch(entry.name) and entry.name not in written:
                 os.unlink(entry.path)
         sync_folder(folder)
+        os.replace(written[CONFIG], config)
+        sync_folder(folder)
     except (OSError, SafetensorError) as error:
         raise HubError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        for temporary in written.values():
+        if aside.exists() and not placed:
+            os.rename(aside, config)
+        for temporary in (aside, *written.values()):
             temporary.unlink(missing_ok=True)
 
 

@@ -64,7 +64,8 @@ def _sharded(folder: Path) -> dict[str, Stored]:
 
 def _is_plain(file: str) -> bool:
     """The name of a file of the folder itself, on any system. It may be a link: the Hub's own cache is made of them."""
-    return file.endswith(".safetensors") and not file.startswith(".") and not set(file) & set("/\\:\0")
+    plain = len(file) < 256 and not file.startswith(".") and not set(file) & set("/\\:\0")
+    return plain and file.endswith(".safetensors")
 
 
 def read_header(path: Path) -> dict[str, Stored]:
@@ -88,19 +89,14 @@ def read_header(path: Path) -> dict[str, Stored]:
 
 
 def read_tensor(stored: Stored) -> np.ndarray:
-    """The tensor as float32: bfloat16 and float16 exactly, float64 rounded. A float32 one is a view of the file."""
+    """The tensor: float32 or float64 as a view of the file, float16 and bfloat16 as float32, which is exact."""
     try:
-        array: Any = np.memmap(stored.path, _DTYPES[stored.dtype], "r", stored.offset, stored.shape or (1,))
+        array: Any = np.memmap(stored.path, _DTYPES[stored.dtype], "r", stored.offset, stored.shape)
     except (OSError, ValueError) as error:  # the file has changed since
         raise HubError(f"{stored.path} cannot be read ({error})") from None
-    array = array.reshape(stored.shape)
     if stored.dtype == "BF16":
         return bfloat16_to_float32(array)
-    with np.errstate(over="ignore"):
-        narrow = np.asarray(array).astype(np.float32, copy=False)
-    if stored.dtype == "F64" and (np.isinf(narrow) & np.isfinite(array)).any():
-        raise HubError(f"{stored.path} holds a float64 number that float32 cannot hold")
-    return narrow
+    return array.astype(np.float32) if stored.dtype == "F16" else array
 
 
 def bfloat16_to_float32(bits: Any) -> np.ndarray:
