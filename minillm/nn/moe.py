@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..device import array_module, to_numpy
+from ..device import array_module, to_device, to_numpy
 from .containers import ModuleList
 from .linear import Linear
 from .module import Module
@@ -55,16 +55,18 @@ class MixtureOfExperts(Module):
         tokens = F.reshape(x, (-1, x.shape[-1]))  # (N, width)
         p = F.softmax(self.router(tokens), dim=-1)  # (N, E)
         chosen = np.argsort(-to_numpy(p.detach().data), axis=-1, kind="stable")[:, : self.top_k]  # (N, k)
-        kept = F.gather(p, 1, chosen)  # (N, k)
+        kept = F.gather(p, 1, to_device(chosen, x.device))  # (N, k)
         weights = kept / F.sum(kept, -1, True)
         whose, parts, room = [], [], self._room(len(chosen))
         for e, expert in enumerate(self.experts):
             token, place = (index[:room] for index in np.nonzero(chosen == e))  # in the order of the tokens
             if len(token):
+                token, place = to_device(token, x.device), to_device(place, x.device)
                 whose.append(token)
                 parts.append(expert(F.index_select(tokens, 0, token)) * F.unsqueeze(weights[token, place], -1))
-        zeros = array_module(tokens.data).zeros(tokens.shape, tokens.dtype)
-        y = F.index_add(zeros, 0, np.concatenate(whose), F.cat(parts, 0)) if parts else tokens
+        xp = array_module(tokens.data)
+        zeros = xp.zeros(tokens.shape, tokens.dtype)
+        y = F.index_add(zeros, 0, xp.concatenate(whose), F.cat(parts, 0)) if parts else tokens
         self.balance = self._balance(p, chosen) if self.training and parts else None
         return F.reshape(y, x.shape)
 
@@ -75,7 +77,7 @@ class MixtureOfExperts(Module):
 
     def _balance(self, p: Any, chosen: Any) -> Any:
         share = np.bincount(chosen.reshape(-1), minlength=len(self.experts)) / chosen.size  # (E,)
-        return F.sum(F.mean(p, 0) * share.astype(p.dtype)) * len(self.experts)
+        return F.sum(F.mean(p, 0) * to_device(share.astype(p.dtype), p.device)) * len(self.experts)
 
     def extra_repr(self) -> str:
         return f"experts={len(self.experts)}, top_k={self.top_k}, capacity_factor={self.capacity_factor}"

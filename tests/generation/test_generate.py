@@ -253,7 +253,10 @@ def test_one_text_draws_from_the_generator_it_was_given():
 # ------------------------------------------------------------------------------------------- other devices
 
 
-@pytest.mark.parametrize("name", ["learned", "rotary", "alibi", "window", "grouped heads", "qk_norm", "softcap"])
+ON_A_DEVICE = ["learned", "rotary", "alibi", "window", "grouped heads", "qk_norm", "softcap", "experts"]
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
 def test_on_a_device(name):
     """The device "strict" refuses what a GPU's arrays refuse: nothing is mixed up on the way."""
     from minillm.generation import beam_search
