@@ -89,6 +89,8 @@ def _parser(argv: list[str]) -> Parser:
         model.add_argument("--data", metavar="PATH", help=f"{what} (default: embedded data)")
         _common(model, f"runs/{name}")
         if name == "gpt":
+            model.usage = "%(prog)s [--preset NAME] [--data PATH] [--out DIR] [any flag below]\n"
+            model.usage += f"       {model.prog} --resume RUN [--steps N] [--minutes X]"
             model.add_argument(
                 "--resume", metavar="RUN", help="go on with that run and its settings; --steps and --minutes may change"
             )

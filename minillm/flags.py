@@ -82,7 +82,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type) -> None:
             default=f.default,
             choices=f.metadata.get("choices"),
             help=f.metadata["help"],
-            metavar=None if f.metadata.get("choices") else _word(hints[f.name]),
+            metavar=None if f.metadata.get("choices") else f.metadata.get("word", _word(hints[f.name])),
         )
 
 

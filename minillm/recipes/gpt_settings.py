@@ -30,8 +30,9 @@ def _in(group: str, default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    preset: str = _in(_START, "", f"settings of model and training: {', '.join(PRESETS)}; flags that are given win")
-    init: str = _in(_START, "", "start from the weights of a run, or of a folder in Hugging Face's form")
+    preset: str = _in(_START, "", f"settings of model and training: {', '.join(PRESETS)}; flags that are given win",
+                      word="NAME")  # fmt: skip
+    init: str = _in(_START, "", "start from the weights of a run, or of a folder in Hugging Face's form", word="DIR")
     lora_rank: int = _in(_START, 0, "train matrices of this rank beside the weights (LoRA), merged at the end; 0: "
                          "train the weights", least=0)  # fmt: skip
 

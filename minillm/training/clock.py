@@ -15,7 +15,8 @@ class Clock:
             raise ValueError(f"give steps of at least 1, or minutes above 0, or both; got {steps} and {minutes}")
         self.steps, self.minutes = steps, minutes
         self.before = 0.0  # seconds of earlier runs
-        self.reserve = 0.0  # seconds that the end takes: the longest measurement and save so far
+        self.reserve = 0.0  # seconds that the end takes: those of the latest measurement and save
+        self.step_seconds = 0.0  # of the latest step
         self.started = time.perf_counter()
 
     def start(self) -> None:
@@ -28,7 +29,8 @@ class Clock:
         """max(step / steps, seconds / those there are), at most 1: for schedules, 1 at the last step."""
         progress = step / self.steps if self.steps else 0.0
         if self.minutes:
-            progress = max(progress, self.seconds() / max(1e-9, 60 * self.minutes - self.reserve))
+            there_are = max(1e-9, 60 * self.minutes - self.reserve)
+            progress = max(progress, (self.seconds() + self.step_seconds) / there_are)
         return min(1.0, progress)
 
     def total(self, step: int) -> float:
@@ -40,4 +42,6 @@ class Clock:
         """Why there is no step after this one; "" if there is one."""
         if self.steps and step >= self.steps:
             return "done"
-        return "minutes" if self.minutes and self.seconds() + self.reserve >= 60 * self.minutes else ""
+        if self.minutes and self.seconds() + self.step_seconds + self.reserve > 60 * self.minutes:
+            return "minutes"
+        return ""

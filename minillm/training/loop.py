@@ -115,7 +115,7 @@ class Loop:
         return reason
 
     def one_step(self) -> None:
-        step, before = self.step + 1, default_generator.get_state()
+        began, step, before = time.perf_counter(), self.step + 1, default_generator.get_state()
         factor = 1.0 if self.schedule is None else self.schedule(step, self.clock.total(step))
         for group, base in zip(self.optimizer.param_groups, self.base):
             group["lr"] = base * factor
@@ -138,7 +138,7 @@ class Loop:
             if self.ema is not None:
                 self.ema.update()
             self.recent.append(value)
-        self.step = step
+        self.step, self.clock.step_seconds = step, time.perf_counter() - began
         self.history.trace.add(step=step, loss=value, lr=self.optimizer.param_groups[0]["lr"], grad_norm=norm)
         self.observer.on_step({
             "step": step, "steps": self.clock.steps, "loss": value, "lr": self.optimizer.param_groups[0]["lr"],
@@ -161,7 +161,7 @@ class Loop:
             enough = self.early is not None and self.early.update(value)
         if last or enough or is_best or not self.save_every or self.step % self.save_every == 0:
             self.keep(is_best)
-        self.clock.reserve = max(self.clock.reserve, time.perf_counter() - began)
+        self.clock.reserve = time.perf_counter() - began
         return "no better" if enough else ""
 
     def add_row(self, measured: dict[str, Any]) -> None:
