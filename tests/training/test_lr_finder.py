@@ -153,3 +153,19 @@ def test_what_it_refuses():
         find_lr(net, sgd, iter([()]), loss)
     with pytest.raises(ValueError, match="above 0"):
         find_lr(net, optim.SGD(net.parameters(), lr=0.0), [()], loss)
+
+
+def test_the_suggested_rate_trains_and_rates_far_from_it_do_not():
+    text = np.tile(np.arange(7), 60)  # what comes next is known
+
+    def after(lr, steps=60):
+        minillm.manual_seed(0)
+        model = GPT(7, context=8, layers=1, heads=2, width=16)
+        adamw, batches = optim.AdamW(model.parameters(), lr=lr or 1e-3), RandomWindows(text, 8, 8, seed=0)
+        if lr is None:
+            return find_lr(model, adamw, batches, model.loss, start=1e-6, stop=10.0, steps=80).steepest
+        train(model, adamw, batches, steps)
+        return model.loss(*batches.next()).item()
+
+    best = after(None)
+    assert after(best) < 0.1 < 1 < min(after(best / 100), after(best * 100))
