@@ -12,8 +12,8 @@ from .dtypes import DEFAULT
 from .tensor import Tensor, _sizes
 
 __all__ = [
-    "arange", "as_tensor", "empty_like", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand",
-    "rand_like", "randint", "randn", "randn_like", "randperm", "tensor", "zeros", "zeros_like",
+    "arange", "as_tensor", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "ones", "ones_like",
+    "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -35,6 +35,24 @@ def as_tensor(data: Any, dtype: Any = None, device: str | None = None) -> Tensor
     if not isinstance(data, Tensor) and not is_array(data):
         return tensor(data, dtype, device)
     return (data if isinstance(data, Tensor) else Tensor(data)).to(device=device, dtype=dtype)
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """A tensor of the memory of another library's array (NumPy, PyTorch, JAX, CuPy), without a copy, on its device.
+
+    What one of the two writes the other reads; JAX's arrays cannot be written to. The way back is the other library's
+    from_dlpack. TypeError for a dtype that NumPy lacks (bfloat16) and for what cannot be shared.
+    Source: the DLPack protocol, https://data-apis.org/array-api/latest/design_topics/data_interchange.html
+    """
+    if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: expected an array with __dlpack__, got {type(x).__name__}; use tensor(values)")
+    try:
+        on_gpu = x.__dlpack_device__()[0] in (2, 13)  # kDLCUDA, kDLCUDAManaged
+        return Tensor(array_module_of("cuda" if on_gpu else "cpu").from_dlpack(x))
+    except (BufferError, RuntimeError, ValueError) as error:  # a gradient, or a dtype
+        raise TypeError(
+            f"from_dlpack: this {type(x).__name__} of {getattr(x, 'dtype', 'unknown dtype')} cannot be shared ({error})"
+        ) from error
 
 
 def _filled(name: str) -> Any:

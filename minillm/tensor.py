@@ -141,9 +141,10 @@ class Tensor:
             raise errors.DeviceError(
                 f"a tensor on {self.device} does not turn into a NumPy array by itself: call .numpy()"
             )
-        return np.array(self.data, dtype=dtype) if copy else np.asarray(self.data, dtype=dtype)
+        return np.array(self.data, dtype=dtype, copy=copy)  # None: only if need be; False: ValueError then
 
     def __dlpack__(self, **settings: Any) -> Any:
+        """Its memory for another library: torch.from_dlpack(x). As with numpy(), no gradient and no graph go along."""
         return self.data.__dlpack__(**settings)
 
     def __dlpack_device__(self) -> Any:
