@@ -11,15 +11,17 @@ import numpy as np
 from ..creation import as_tensor
 from ..data import DataError
 from ..models import GPT
+from ..models.gpt_summary import opening_lines
 from ..nn.modes import evaluation
 from ..random import Generator, manual_seed
 from ..recording import no_grad
 from ..training.batches import RandomWindows
+from ..training.display import Display
 from ..training.keeper import Keeper
 from ..training.loop import Loop
 from ..training.loop_state import restore_weights
 from ..training.non_finite import NonFiniteLoss
-from ..training.observer import Lines, Silent
+from ..training.observer import Observer, Silent
 from ..training.run import RunError, make_model, newest_save
 from .base import Common, Outcome, describe
 from .gpt_model import (
@@ -33,7 +35,7 @@ from .gpt_model import (
     read_text,
     start_from,
 )  # fmt: skip
-from .gpt_report import add_pictures, count, metric, sample_start
+from .gpt_report import add_pictures, count, memory_of, metric, sample_start
 from .gpt_settings import Settings
 
 CHANGEABLE = ("steps", "minutes", "save_every")  # when a run goes on
@@ -86,8 +88,8 @@ def train(settings: Settings, common: Common) -> Outcome:
         precision="bfloat16" if settings.precision == "bf16" else settings.precision, ema=ema,
         early=make_early(settings), measure=measure, every=settings.every,
         save=keeper.save if common.out or settings.patience else None, save_every=settings.save_every,
-        non_finite=settings.non_finite, observer=common.observer or (Lines() if common.progress else Silent()),
-        title="gpt",
+        non_finite=settings.non_finite, title="gpt",
+        observer=common.observer or _display(model, optimizer, settings, common),
     )  # fmt: skip
     with keeper.locked():
         if resume:
@@ -102,13 +104,23 @@ def train(settings: Settings, common: Common) -> Outcome:
     best = keeper.best_state() if settings.patience and not history.interrupted else None
     if best is not None:
         restore_weights(loop, best)
+    memory = memory_of(model, optimizer, ema, settings)
     finish(model, lora, ema)
     value = validation_loss(model.eval(), text.held_out, context=settings.context)
     counted = count(text)
     return Outcome(
         "gpt", "Language model", model, history, text.about, [metric(value, text, counted)],
-        lambda report: add_pictures(report, model, history, text, prompt, counted), extras,
+        lambda report: add_pictures(report, model, history, text, prompt, value, counted, memory, settings), extras,
     )  # fmt: skip
+
+
+def _display(model: GPT, optimizer: Any, settings: Settings, common: Common) -> Observer:
+    """What the user sees of the training; nothing with --quiet."""
+    if not common.progress:
+        return Silent()
+    about = opening_lines(model, settings.batch_size, settings.context, optimizer)
+    flops = model.flops_per_token(settings.context) if common.device == "cpu" else None  # the peak is the CPU's
+    return Display(about, flops)
 
 
 def go_on(folder: str, given: Mapping[str, Any], common: Common) -> tuple[Settings, Common]:
