@@ -129,6 +129,11 @@ def test_measurements_see_the_average():
     loop.run()
     for a, b in zip(seen[-1][0], ema.averages.values()):
         np.testing.assert_array_equal(a, b)
+    by_hand = seen[0][0][0]
+    for step in range(1, 5):  # the same steps again, their weights averaged here
+        rest = 1 - min(0.9, (1 + step) / (10 + step))
+        by_hand = by_hand + rest * (arrays(looped(steps=step).model)[0] - by_hand)
+    np.testing.assert_allclose(seen[-1][0][0], by_hand, rtol=1e-5, atol=1e-7)
     assert not np.array_equal(seen[-1][0][0], model.token.weight.numpy())
     assert [training for _, training in seen] == [False] * 3
 

@@ -140,6 +140,30 @@ def test_links_lead_to_nothing_removed(tmp_path):
     assert saves.names() == ["0003-step-3"]
 
 
+def test_a_save_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Files are synced, then the folder that lists them, then the rename, then the folder that lists it."""
+    done = []
+    fsync, rename = os.fsync, os.rename
+    name = {"0001-step-1": "SAVE", f".new-{os.getpid()}": "NEW"}
+
+    def note_sync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        done.append("sync " + name.get(os.path.basename(path), os.path.basename(path)))
+        fsync(descriptor)
+
+    def note_rename(a, b):
+        done.append(f"rename {name[os.path.basename(a)]} {name[os.path.basename(b)]}")
+        rename(a, b)
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("no /proc to look into")
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    Saves(tmp_path / "saves").write(1, STATE)
+    syncs = ["sync state.safetensors", "sync state.json", "sync SHA256SUMS", "sync NEW"]
+    assert done == [*syncs, "rename NEW SAVE", "sync saves"]
+
+
 # ------------------------------------------------------------------------------------------------- full disks
 
 
