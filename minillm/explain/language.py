@@ -27,7 +27,7 @@ from minillm.explain.style import (
 )
 
 MOST_LAYERS, MOST_HEADS = 8, 8  # of a grid of attention maps: a map keeps at least 0.8 inches
-MEMORY_COLOURS = ("#1f6fb5", "#c2570c", "#94a4a2", "#e0b04a", "#6f2da8", "#2f7d4f")  # neighbours differ in lightness
+MEMORY_COLOURS = ("#1f6fb5", "#c2570c", "#717581", "#6f2da8", "#2f7d4f", "#8a5a44")  # dark: figures on them are white
 
 
 @styled
@@ -52,8 +52,9 @@ def step_curves(
         ax.margins(x=0 if len(points) > 1 else 0.05)
     rate.set_ylim(bottom=0)
     rate.ticklabel_format(axis="y", style="plain", useOffset=False)
-    if (lines[1][:, 1] > 0).all():
-        _log_axis(norm, lines[1][:, 1], clip_norm)
+    norms = lines[1][np.isfinite(lines[1][:, 1]), 1]
+    if (norms > 0).all():
+        _log_axis(norm, norms, clip_norm)
     if clip_norm is not None:
         norm.axhline(clip_norm, color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)))
         norm.annotate(
@@ -67,7 +68,7 @@ def step_curves(
 def _log_axis(ax: Any, values: np.ndarray, clip_norm: float | None) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    shown = np.append(values[np.isfinite(values)], [] if clip_norm is None else clip_norm)
+    shown = np.append(values, [] if clip_norm is None else clip_norm)
     low, high = shown.min() / 1.3, shown.max() * 1.3
     ax.set_yscale("log")
     ax.set_ylim(low, high)

@@ -13,7 +13,7 @@ from ..baselines import NGram, unigram_entropy
 from ..creation import as_tensor
 from ..explain import Metric, Report, language
 from ..models import GPT
-from ..models.gpt_summary import HEADER, step_memory, summary_rows
+from ..models.gpt_summary import gpt_parts, step_memory
 from ..recording import no_grad
 from ..training import History
 from .base import draw_losses
@@ -83,7 +83,7 @@ def _add_training(
     trace = history.trace
     if trace.curve("lr"):
         means = f"Each point is the mean of {trace.stride} steps. " if trace.stride > 1 else ""
-        cut = f" Above the dashed line it is shortened to {settings.clip_norm:g}." if settings.clip_norm else ""
+        cut = "A gradient above the dashed line is shortened to it." if settings.clip_norm else ""
         report.figure(
             language.step_curves(trace.curve("lr"), trace.curve("grad_norm"), settings.clip_norm or None),
             f"Learning rate and norm of the gradient while training. {means}{cut}".strip(),
@@ -92,9 +92,11 @@ def _add_training(
 
 
 def _add_costs(report: Report, model: GPT, memory: dict[str, dict[str, float]], settings: Settings) -> None:
-    rows, total = summary_rows(model, settings.batch_size, settings.context)
+    parts = gpt_parts(model, settings.batch_size, settings.context)
+    rows = [[p.name, p.parameters, round(p.flops / 1e6, 2), round(p.activations / 1e6, 1)] for p in parts]
+    total = ["total", *(sum(row[i] for row in rows) for i in (1, 2, 3))]
     report.table(
-        [*rows, total], HEADER,
+        [*rows, total], ("part", "parameters", "MFLOPs a token", "activations, MB"),
         f"What the model costs: a training step takes {settings.batch_size} windows of {settings.context} tokens at a "
         "time. FLOPs are those of forward and backward pass; activations are what is kept between the two, computed.",
     )  # fmt: skip
