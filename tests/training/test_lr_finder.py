@@ -109,7 +109,7 @@ def test_rates_grow_by_a_factor_and_groups_keep_their_ratio():
     assert not test.diverged and len(test.losses) == 20
 
 
-def test_stops_at_a_loss_or_gradient_that_is_not_finite():
+def test_stops_at_a_loss_that_is_not_finite():
     net, loss = bowl(1.0)
 
     def explodes(factor):
@@ -120,6 +120,35 @@ def test_stops_at_a_loss_or_gradient_that_is_not_finite():
         test = find_lr(net, optim.SGD(net.parameters()), batches, explodes, steps=20)
         assert test.diverged and len(test.losses) == 4 and np.isfinite(test.losses).all()
     assert (net.w.numpy() == 1).all()
+
+
+def test_stops_at_a_gradient_that_is_not_finite():
+    net, loss = bowl(1.0)
+    sgd, steps = optim.SGD(net.parameters()), []
+    sgd.step = steps.append
+    net.w.register_hook(lambda g: g * (math.inf if len(steps) == 3 else 1))
+    test = find_lr(net, sgd, [()], loss, start=1e-3, steps=20)
+    assert test.diverged and len(test.losses) == 4 and len(steps) == 3
+    assert (net.w.numpy() == 1).all()
+
+
+def test_the_place_of_batches_is_put_back():
+    class Counting:
+        at = 7
+
+        def next(self):
+            self.at += 1
+            return ()
+
+        def state_dict(self):
+            return {"at": self.at}
+
+        def load_state_dict(self, state):
+            self.at = state["at"]
+
+    (net, loss), batches = bowl(1.0), Counting()
+    assert len(find_lr(net, optim.SGD(net.parameters()), batches, loss, steps=12).losses) == 12
+    assert batches.at == 7
 
 
 def test_slopes_of_a_curve_that_is_known():
