@@ -137,11 +137,13 @@ def opening_lines(model: GPT, batch: int, context: int | None = None, optimizer:
     c, T = model.config, model.config.context if context is None else context
     heads = f"{c.heads} heads" if c.kv_heads in (None, c.heads) else f"{c.heads} heads on {c.kv_heads} of keys"
     flops, memory = model.flops_per_token(T), step_memory(model, batch, T, optimizer)
+    flops *= batch * T
+    work = f"{flops / 1e9:.3g} GFLOPs" if flops >= 1e8 else f"{flops / 1e6:.3g} MFLOPs"
     parts = ", ".join(f"{name} {megabytes(size)}" for name, size in memory.items())
     shape = f"{c.layers} layers of width {c.width}, {heads}, {c.vocab_size:,} tokens"
     return [
         f"{model.num_parameters():,} parameters: {shape}",
-        f"a batch of {batch} x {T} tokens: {flops * batch * T / 1e9:.3g} GFLOPs; {parts}",
+        f"a batch of {batch} x {T} tokens: {work}; {parts}",
     ]
 
 

@@ -93,10 +93,11 @@ def _add_training(
 
 def _add_costs(report: Report, model: GPT, memory: dict[str, dict[str, float]], settings: Settings) -> None:
     parts = gpt_parts(model, settings.batch_size, settings.context)
-    rows = [[p.name, p.parameters, round(p.flops / 1e6, 2), round(p.activations / 1e6, 1)] for p in parts]
-    total = ["total", *(sum(row[i] for row in rows) for i in (1, 2, 3))]
+    numbers = np.array([[p.parameters, p.flops / 1e6, p.activations / 1e6] for p in parts])
+    rows = zip([*(p.name for p in parts), "total"], [*numbers, numbers.sum(0)])
     report.table(
-        [*rows, total], ("part", "parameters", "MFLOPs a token", "activations, MB"),
+        [[name, int(n), round(flops, 2), round(mb, 1)] for name, (n, flops, mb) in rows],
+        ("part", "parameters", "MFLOPs a token", "activations, MB"),
         f"What the model costs: a training step takes {settings.batch_size} windows of {settings.context} tokens at a "
         "time. FLOPs are those of forward and backward pass; activations are what is kept between the two, computed.",
     )  # fmt: skip

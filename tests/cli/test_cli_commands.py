@@ -266,7 +266,7 @@ def test_train_writes_a_whole_run(capsys, tmp_path, text, model):
     assert run("train", model, *TINY[model], *data, "--out", tmp_path / "run", "--json") == 0
     out, err = capsys.readouterr()
     printed = json.loads(out)  # standard output is JSON and nothing else
-    assert err.startswith(f"{model}: ") and "validation" in err
+    assert err.startswith(f"{model}: ") and ("held out" if model == "gpt" else "validation") in err
     assert {p.name for p in (tmp_path / "run").iterdir()} == FILES | ({"saves"} if model == "gpt" else set())
     (result,) = printed["results"]
     assert result["model"] == model and result["interrupted"] is False

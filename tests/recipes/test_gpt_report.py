@@ -53,7 +53,8 @@ def test_all_that_a_reader_wants_to_see(text):
     html = page(outcome)
     alts = re.findall(r'<img[^>]*alt="([^"]*)"', html)
     for wanted in ("Cross-entropy against step", "Learning rate and gradient norm", "Bars of the memory",
-                   "Grid of attention", "Attention maps of the last", "For each character", "Bars of the next character"):  # fmt: skip
+                   "Grid of attention", "Attention maps of the last", "For each character",
+                   "Bars of the next character"):  # fmt: skip
         assert any(alt.startswith(wanted) for alt in alts), wanted
     assert [label for label in captions(html) if label.startswith("step")] == ["step 0", "step 2", "step 4", "step 6"]
     counts = cells(html, 0)
@@ -100,6 +101,7 @@ def test_one_step(text):
     assert "What it writes" not in html
 
 
+@pytest.mark.slow
 def test_many_heads_are_capped_and_it_says_so(text):
     html = page(trained(text, steps=1, layers=9, heads=10, width=20))
     assert "Of 9 layers and 10 heads at most 8 and 8 are shown." in html
