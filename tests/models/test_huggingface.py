@@ -194,6 +194,14 @@ def test_no_more_memory_than_the_model_and_a_tensor(tmp_path):
     assert peak < size + 2 * largest + 10**6  # the tensor as it is read and as it becomes; 1 MB: objects
 
 
+def test_loading_draws_no_random_numbers(tmp_path):
+    """Those of initial weights would take longer than the file, and change what a seed gives afterwards."""
+    save_pretrained(made(**LLAMA), tmp_path)
+    before = minillm.get_rng_state()
+    load_pretrained(tmp_path)
+    assert np.array_equal(minillm.get_rng_state(), before)
+
+
 # -------------------------------------------------------------------------------------------- tokenizers
 
 

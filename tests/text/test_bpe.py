@@ -113,9 +113,10 @@ def test_a_file_that_truncates_or_pads_does_not(trained):
         "strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
         "pad_token": SPECIAL,
     }  # fmt: skip
-    assert SubwordTokenizer.from_json(json.dumps(described)).encode("the cat sat").tolist() == trained.encode(
-        "the cat sat"
-    ).tolist()
+    assert (
+        SubwordTokenizer.from_json(json.dumps(described)).encode("the cat sat").tolist()
+        == trained.encode("the cat sat").tolist()
+    )
 
 
 def test_saved_and_read(trained, tmp_path):
@@ -155,6 +156,13 @@ def test_characters_as_a_subword_tokenizer(text):
     old = CharTokenizer.train(text)
     new = SubwordTokenizer.from_json(bpe.to_subword(old).to_json())
     assert new.vocab_size == old.vocab_size
+    assert new.encode(text).tolist() == old.encode(text).tolist() and new.decode(new.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", ["a\n\n\nb", "\r\r\n\u2028\u2029  ", "e\u0301e\u0301 👩🏽\u200d🚀"])
+def test_characters_that_patterns_like_to_skip_or_join(text):
+    old = CharTokenizer.train(text)
+    new = bpe.to_subword(old)
     assert new.encode(text).tolist() == old.encode(text).tolist() and new.decode(new.encode(text)) == text
 
 

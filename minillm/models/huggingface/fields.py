@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...data.errors import existing_file
+from ...data.errors import DataError, existing_file
 from .errors import HubError
 
 LARGEST = 64 * 2**20  # bytes of a JSON file
@@ -14,16 +14,24 @@ LARGEST = 64 * 2**20  # bytes of a JSON file
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; HubError where there is none."""
+    check_file(path, "a JSON file")
     try:
-        existing_file(path, "a JSON file")
         if (size := path.stat().st_size) > LARGEST:
-            raise ValueError(f"it has {size:,} bytes")
+            raise ValueError(f"it has {size:,} bytes, and may have {LARGEST:,}")
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # not there, not UTF-8, not JSON, too deep
         raise HubError(f"{path} is not readable JSON ({error})") from None
     if not isinstance(found, dict):
         raise HubError(f"{path} holds {_short(found)}: expected a JSON object, {{...}}")
     return found
+
+
+def check_file(path: Path, expected: str) -> None:
+    """HubError unless there is such a file: reading a folder fails, reading a pipe may wait for ever."""
+    try:
+        existing_file(path, expected)
+    except DataError as error:
+        raise HubError(str(error)) from None
 
 
 class Fields:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...data.errors import existing_file
 from .errors import HubError
-from .fields import read_object
+from .fields import check_file, read_object
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # NumPy has no bfloat16
@@ -72,8 +71,8 @@ def read_header(path: Path) -> dict[str, Stored]:
     """{name: where it is} of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
+    check_file(path, "a safetensors file")
     try:
-        existing_file(path, "a safetensors file")
         with safe_open(path, "numpy"):  # checks lengths, offsets, shapes, dtypes, and that the file has as many bytes
             pass
         with open(path, "rb") as f:
