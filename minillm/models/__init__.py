@@ -3,9 +3,10 @@
 from .attention_model import AttentionModel, AttentionModelConfig, AttentionOutput
 from .autoencoder import Autoencoder, AutoencoderConfig, linear_autoencoder
 from .gpt import GPT, GPTConfig
+from .huggingface import HubError, load_pretrained, save_pretrained
 from .vae import VAE, VAEConfig, VAEOutput
 
 __all__ = [
     "AttentionModel", "AttentionModelConfig", "AttentionOutput", "Autoencoder", "AutoencoderConfig", "GPT", "GPTConfig",
-    "VAE", "VAEConfig", "VAEOutput", "linear_autoencoder",
+    "HubError", "VAE", "VAEConfig", "VAEOutput", "linear_autoencoder", "load_pretrained", "save_pretrained",
 ]  # fmt: skip
