@@ -178,6 +178,20 @@ def test_a_model_of_other_numbers_is_saved_as_it_is(tmp_path, dtype):
     assert state_equal(again, made(**LLAMA).to(dtype))
 
 
+def test_float64_whatever_the_memory_holds_before(tmp_path, monkeypatch):
+    model, make = made(**GPT2).double(), GPT.from_config
+    save_pretrained(model, tmp_path)
+
+    def of_signalling_nans(config):
+        new = make(config)
+        for p in new.parameters():
+            p.data.view(np.uint32)[...] = 0x7F800001  # converting it is an invalid operation
+        return new
+
+    monkeypatch.setattr(GPT, "from_config", of_signalling_nans)
+    assert state_equal(load_pretrained(tmp_path)[0], model)
+
+
 def test_no_more_memory_than_the_model_and_a_tensor(tmp_path):
     model = made(**LLAMA | {"width": 96, "layers": 12, "mlp_width": 256, "vocab_size": 800})
     save_pretrained(model.to(np.float16), tmp_path)

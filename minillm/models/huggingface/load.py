@@ -51,7 +51,8 @@ def load_pretrained(folder: str | Path, context: int | None = None) -> tuple[GPT
     except ValueError as error:
         raise HubError(f"{path}: {error}") from None
     if any(stored.dtype == "F64" for _, stored in pairs):
-        model.to(np.float64)
+        with np.errstate(all="ignore"):  # what the memory happens to hold is converted, too: numbers come next
+            model.to(np.float64)
     parameters = dict(model.named_parameters())
     for entry, stored in pairs:
         array = read_tensor(stored)
