@@ -266,6 +266,22 @@ def test_a_loss_that_is_not_finite_stops_before_its_step():
     np.testing.assert_array_equal(saved[-1][1]["parts"]["model"]["token.weight"], model.token.weight.numpy())
 
 
+def test_the_broken_step_is_run_again_with_the_same_dropout():
+    states = []
+
+    def of(model):
+        def loss(x, y):
+            states.append(minillm.get_rng_state())
+            value = model.loss(x, y)
+            return value * float("nan") if len(states) > 2 else value
+
+        return loss
+
+    with pytest.raises(NonFiniteLoss):
+        looped(loss=of, model_settings={"dropout": 0.5})
+    assert states[3] == states[2] != states[1]
+
+
 def test_a_gradient_that_is_not_finite_is_named():
     with pytest.raises(NonFiniteLoss, match=r"step 2: the norm of the gradient is nan; the gradient rule of "):
         looped(loss=poisoned(2, 3, weight="norm.weight"), model_settings={})

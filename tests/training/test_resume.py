@@ -161,6 +161,17 @@ def test_the_best_is_kept_beside_the_newest(tmp_path, text):
     assert saves.read(saves.best)["loop"]["best"] == losses[best]
 
 
+def test_the_best_stays_the_best(tmp_path, text):
+    settings = {"lr": 0.3, "warmup": 0, "steps": 12, "clip_norm": 0.0}
+    train(text, tmp_path / "whole", **settings)
+    whole = [name.split("-")[-1] for name in Saves(tmp_path / "whole" / "saves").names()]
+    assert int(whole[0]) < 9
+    with pytest.raises(Crash):
+        train(text, tmp_path / "run", observer=CrashAt(9), **settings)
+    resume(tmp_path / "run")
+    assert [name.split("-")[-1] for name in Saves(tmp_path / "run" / "saves").names()] == whole
+
+
 def test_patience_ends_with_the_best_weights(tmp_path, text):
     settings = {"lr": 0.3, "warmup": 0, "steps": 60, "clip_norm": 0.0, "patience": 3}
     outcome = train(text, tmp_path / "run", **settings)

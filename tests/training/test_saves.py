@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as st_np
 from tiny_runs import Crash, CrashAt, resume, rows, train, weights, write_text
 
 from minillm.training import RunError, load_model
+from minillm.training.run import newest_save
 from minillm.training.saves import Saves, pack, unpack
 
 
@@ -321,6 +322,7 @@ def test_a_kill_while_one_run_replaces_another(tmp_path, text, monkeypatch):
         cut = killed(number, lambda out=out: train(text, out, **new), monkeypatch)
         model, _ = load_model(out)
         found.append(model.config.width)
+        assert newest_save(out)[0]["config"]["width"] == model.config.width  # it could go on, too
         if not cut:
             break
         if model.config.width == 4 and not (out / "weights.safetensors").exists():
