@@ -80,20 +80,14 @@ def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",)
     try:
         limits.peak = peak(threads, repeats)
         if simd.HAS_BF16:
-            limits.peak_bf16 = _peak_bf16(threads, repeats)
+            from kernels.peak_bf16 import peak_bf16
+
+            limits.peak_bf16 = peak_bf16(threads, repeats)
         for stream in streams:
             limits.bandwidth[stream] = [_bandwidth(threads, size, stream, repeats) for size in limits.sizes]
     finally:
         numba.set_num_threads(before)
     return limits
-
-
-def _peak_bf16(threads: int, repeats: int) -> float:
-    from .limits_bf16 import products
-
-    sums, n = np.zeros(threads, np.float32), 4000
-    flops = products(n, sums)
-    return flops / best_of(lambda: products(n, sums), repeats, 0.2)
 
 
 def _bandwidth(threads: int, size: int, stream: str, repeats: int) -> float:

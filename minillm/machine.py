@@ -6,8 +6,8 @@ from functools import cache
 
 
 @cache
-def peak_flops(threads: int | None = None) -> float:
-    """Float32 FLOP/s of fused multiply-adds on `threads` threads (None: as many as kernels use now), measured once.
+def peak_flops(threads: int | None = None, bf16: bool = False) -> float:
+    """Float32 (or bfloat16) FLOP/s of multiply-adds on `threads` threads (None: as many as kernels use), measured once.
 
     Takes about 0.1 s; the first time ever, seconds more to compile. It is the arithmetic's peak, without any memory
     traffic: a matrix product reaches most of it, a training step about half. ValueError for threads below 1, or more
@@ -15,6 +15,11 @@ def peak_flops(threads: int | None = None) -> float:
     """
     import numba
 
+    threads = numba.get_num_threads() if threads is None else threads
+    if bf16:
+        from kernels.peak_bf16 import peak_bf16
+
+        return peak_bf16(threads, repeats=3, seconds=0.1)
     from kernels.peak import peak
 
-    return peak(numba.get_num_threads() if threads is None else threads, repeats=3, seconds=0.1)
+    return peak(threads, repeats=3, seconds=0.1)

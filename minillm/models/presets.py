@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vocab_size": 256, "context": 256, "layers": 4, "heads": 4, "kv_heads": 2, "width": 128, "bias": False,
         "position": "rotary", "norm": "rms", "mlp": "swiglu", "tie": False,
     },
-    "shakespeare-fast": {**_MODERN, "context": 128, "layers": 4, "heads": 4, "width": 128},
+    "shakespeare-fast": {**_MODERN, "context": 256, "layers": 4, "heads": 4, "width": 128},
     "shakespeare-best": {**_MODERN, "context": 192, "layers": 5, "heads": 5, "width": 160},
 }  # fmt: skip
 

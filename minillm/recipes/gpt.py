@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..creation import as_tensor
 from ..data import DataError
+from ..machine import peak_flops
 from ..models import GPT
 from ..models.gpt_summary import opening_lines
 from ..nn.modes import evaluation
@@ -32,6 +34,7 @@ from .gpt_model import (
     make_ema,
     make_optimizer,
     make_schedule,
+    precision_of,
     read_text,
     start_from,
 )  # fmt: skip
@@ -85,7 +88,7 @@ def train(settings: Settings, common: Common) -> Outcome:
         model, optimizer, RandomWindows(text.train, settings.batch_size, settings.context, common.seed, common.device),
         loss, steps=settings.steps, minutes=settings.minutes, schedule=make_schedule(settings),
         accumulation=settings.accumulation, clip_norm=settings.clip_norm or None,
-        precision="bfloat16" if settings.precision == "bf16" else settings.precision, ema=ema,
+        precision=precision_of(settings, common), ema=ema,
         early=make_early(settings), measure=measure, every=settings.every,
         save=keeper.save if common.out or settings.patience else None, save_every=settings.save_every,
         non_finite=settings.non_finite, title="gpt",
@@ -120,7 +123,8 @@ def _display(model: GPT, optimizer: Any, settings: Settings, common: Common) -> 
         return Silent()
     about = opening_lines(model, settings.batch_size, settings.context, optimizer)
     flops = model.flops_per_token(settings.context) if common.device == "cpu" else None  # the peak is the CPU's
-    return Display(about, flops)
+    peak = partial(peak_flops, bf16=precision_of(settings, common) == "bfloat16")
+    return Display(about, flops, peak)
 
 
 def go_on(folder: str, given: Mapping[str, Any], common: Common) -> tuple[Settings, Common]:

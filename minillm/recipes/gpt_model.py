@@ -151,6 +151,14 @@ def make_optimizer(model: GPT, lora: Any, settings: Settings) -> Any:
     return optim.Optimizers([muon, adamw(others, weight_decay=0.0)])
 
 
+def precision_of(settings: Settings, common: Common) -> str:
+    """As the loop calls it. auto: bfloat16 on a CPU that multiplies it."""
+    import kernels
+
+    fast = common.device == "cpu" and kernels.has_bf16()
+    return {"bf16": "bfloat16", "auto": "bfloat16" if fast else "float32"}.get(settings.precision, settings.precision)
+
+
 def make_schedule(settings: Settings) -> Callable[[float, float], float]:
     """(step, total) -> factor of the learning rates: linear warm-up, then as the setting says."""
     s = settings
