@@ -22,7 +22,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "tiny": {"steps": 500, "batch_size": 12, "lr": 2e-3, "warmup": 50},
     "nanogpt-cpu": {
         "steps": 2000, "batch_size": 12, "lr": 1e-3, "final_lr": 0.1, "schedule": "cosine", "warmup": 100,
-        "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "clip_norm": 1.0,
+        "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1, "clip_norm": 1.0, "precision": "auto",
     },
     "nanogpt-baby": {
         "steps": 5000, "batch_size": 64, "lr": 1e-3, "final_lr": 0.1, "schedule": "cosine", "warmup": 100,
@@ -30,7 +30,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"batch_size": 4, "accumulation": 8, "lr": 6e-4, "beta2": 0.95, "checkpoint_blocks": True},
     "llama-tiny": {"steps": 2000, "batch_size": 16, "lr": 1e-3, "beta2": 0.95, "warmup": 100},
-    "shakespeare-fast": {**_MUON, "steps": None, "minutes": 1.3, "batch_size": 8, "every": 500},
+    "shakespeare-fast": {**_MUON, "steps": None, "minutes": 1.33, "batch_size": 8, "every": 2000},
     "shakespeare-best": {**_MUON, "steps": None, "minutes": 4.8, "batch_size": 8, "every": 1000},
 }  # fmt: skip
 
