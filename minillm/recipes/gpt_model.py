@@ -147,7 +147,7 @@ def make_optimizer(model: GPT, lora: Any, settings: Settings) -> Any:
     if s.optimizer == "adamw":
         return adamw(optim.decay_groups(model, s.weight_decay))
     matrices, others = optim.muon_groups(model)
-    muon = optim.Muon(matrices, lr=s.muon_lr, weight_decay=s.weight_decay)
+    muon = optim.Muon(matrices, lr=s.muon_lr, momentum=s.muon_momentum, weight_decay=s.weight_decay)
     return optim.Optimizers([muon, adamw(others, weight_decay=0.0)])
 
 

@@ -73,6 +73,7 @@ class Settings:
                          choices=OPTIMIZERS)  # fmt: skip
     lr: float = _in(_STEP, 1e-3, "AdamW's highest learning rate")
     muon_lr: float = _in(_STEP, 0.02, "Muon's")
+    muon_momentum: float = _in(_STEP, 0.95, "Muon's memory of gradients")
     schedule: str = _in(_STEP, "cosine", "after the warm-up: cosine or line down to final-lr; stable: constant first",
                         choices=SCHEDULES)  # fmt: skip
     warmup: int = _in(_STEP, 100, "steps of linear warm-up, at most a fifth of all", least=0)
@@ -135,8 +136,8 @@ class Settings:
         return settings
 
     def check(self) -> None:
-        for name in ("stable", "ema", "label_smoothing", "stochastic_depth", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) <= (0.999999 if name in ("ema", "beta1", "beta2") else 1):
+        for name in ("stable", "ema", "label_smoothing", "stochastic_depth", "beta1", "beta2", "muon_momentum"):
+            if not 0 <= getattr(self, name) <= (0.999999 if name in ("ema", "beta1", "beta2", "muon_momentum") else 1):
                 raise ValueError(f"{name.replace('_', '-')} must be from 0 to below 1, got {getattr(self, name)}")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes must be above 0, got {self.minutes}")

@@ -12,10 +12,11 @@ from typing import Any
 
 from ..models.presets import preset as model_preset
 
-# Muon for the blocks' matrices, AdamW for embedding and head; constant for 40 % of the steps, then down to zero
+# Muon for the blocks' matrices, AdamW for embedding and head; constant for a third of the time, then down to zero
 _MUON: dict[str, Any] = {
-    "optimizer": "muon", "muon_lr": 0.02, "lr": 0.01, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.0,
-    "schedule": "stable", "stable": 0.35, "warmup": 20, "final_lr": 0.0, "clip_norm": 0.0, "precision": "auto",
+    "optimizer": "muon", "muon_lr": 0.02, "muon_momentum": 0.9, "lr": 0.01, "beta1": 0.9, "beta2": 0.95,
+    "weight_decay": 0.0, "schedule": "stable", "stable": 0.35, "warmup": 20, "final_lr": 0.0, "clip_norm": 0.0,
+    "precision": "auto",
 }  # fmt: skip
 
 TRAINING: dict[str, dict[str, Any]] = {

@@ -35,6 +35,7 @@ CHANGES: dict[str, dict] = {
 }  # fmt: skip
 BESIDE = {  # settings that matter beside another one
     "muon_lr": ({"optimizer": "muon"}, {"muon_lr": 0.5}),
+    "muon_momentum": ({"optimizer": "muon"}, {"muon_momentum": 0.5}),
     "stable": ({"schedule": "stable", "final_lr": 0.0}, {"stable": 0.9}),
     "experts_per_token": ({"experts": 3}, {"experts_per_token": 1}),
     "balance_loss": ({"experts": 3}, {"balance_loss": 5.0}),
