@@ -14,7 +14,7 @@ from ..models.presets import preset as model_preset
 
 # Muon for the blocks' matrices, AdamW for embedding and head; constant for a third of the time, then down to zero
 _MUON: dict[str, Any] = {
-    "optimizer": "muon", "muon_lr": 0.02, "muon_momentum": 0.9, "lr": 0.01, "beta1": 0.9, "beta2": 0.95,
+    "optimizer": "muon", "muon_lr": 0.02, "muon_momentum": 0.9, "lr": 0.015, "beta1": 0.9, "beta2": 0.95,
     "weight_decay": 0.0, "schedule": "stable", "stable": 0.35, "warmup": 20, "final_lr": 0.0, "clip_norm": 0.0,
     "precision": "auto",
 }  # fmt: skip
@@ -31,8 +31,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"batch_size": 4, "accumulation": 8, "lr": 6e-4, "beta2": 0.95, "checkpoint_blocks": True},
     "llama-tiny": {"steps": 2000, "batch_size": 16, "lr": 1e-3, "beta2": 0.95, "warmup": 100},
-    "shakespeare-fast": {**_MUON, "steps": None, "minutes": 1.33, "batch_size": 8, "every": 2000},
-    "shakespeare-best": {**_MUON, "steps": None, "minutes": 4.8, "batch_size": 8, "every": 1000},
+    "shakespeare-fast": {**_MUON, "steps": None, "minutes": 1.3, "batch_size": 8, "every": 400, "eval_windows": 60},
+    "shakespeare-best": {**_MUON, "steps": None, "minutes": 4.85, "batch_size": 8, "every": 500, "eval_windows": 60},
 }  # fmt: skip
 
 
