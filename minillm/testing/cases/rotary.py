@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ... import functional as F
+from ...device import to_device
 from ...ops.rotary import rotary_tables
 from .case import Case, case, normal
 
 
 def _rotary(x: Any) -> Any:
-    return F.rotary(x, *rotary_tables(x.shape[2], x.shape[3], dtype=x.dtype))
+    return F.rotary(x, *[to_device(t, x.device) for t in rotary_tables(x.shape[2], x.shape[3], dtype=x.dtype)])
 
 
 def _theirs(torch: Any, x: Any) -> Any:
