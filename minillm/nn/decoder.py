@@ -9,7 +9,6 @@ import numpy as np
 import kernels
 
 from .. import functional as F
-from ..precision import in_bf16
 from ..tensor import Tensor
 from . import init
 from .dropout import Dropout
@@ -80,8 +79,8 @@ class CausalSelfAttention(Module):
         return y, F.attention_weights(q, k, plan.mask, **sees) if need_weights else None
 
     def _cached(self, qkv: Any, plan: Plan, cache: KVCache, layer: int) -> Tensor:
-        """The heads' means (B, T, H * D) for tokens behind those of the cache. On arrays, without the engine: a token
-        alone is so little work that a dozen recorded ops would take as long."""
+        """The heads' means (B, T, H * D) for tokens behind those of the cache. Heads are cut and turned as arrays: one
+        token is so little work that a dozen ops would take as long."""
         B, T, _ = qkv.shape
         x = qkv.data.reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)  # (B, H + 2 H_kv, T, D)
         q, k, v = x[:, : self.heads], x[:, self.heads : -self.kv_heads], x[:, -self.kv_heads :]
@@ -90,9 +89,10 @@ class CausalSelfAttention(Module):
         if plan.rotary is not None:
             q, k = kernels.rotary_forward(q, *plan.rotary), kernels.rotary_forward(k, *plan.rotary)
         k, v = cache.append(layer, k, v)  # (B, H_kv, offset + T, D)
-        out, _ = kernels.attention_forward(
-            q, k, v, causal=True, offset=plan.offset, window=self.window, bias=plan.mask, bf16=in_bf16(q)
-        )
+        out = F.scaled_dot_product_attention(
+            Tensor(q), Tensor(k), Tensor(v), plan.mask, is_causal=True, enable_gqa=True, offset=plan.offset,
+            window=self.window,
+        ).data  # (B, H, T, D)  # fmt: skip
         return Tensor(out.transpose(0, 2, 1, 3).reshape(B, T, self.heads * self.head_dim))
 
     def _heads(self, qkv: Any, plan: Plan) -> tuple[Any, Any, Any]:

@@ -234,6 +234,16 @@ def test_truncate_and_reorder():
         cache.reorder([4])
 
 
+@pytest.mark.parametrize(("dtype", "heads"), [("float16", 4), ("float32", 1)])
+def test_the_cache_where_the_fused_kernel_does_not_go(dtype, heads):
+    """float16, and heads wider than the kernel's 256: attention is then its formula, with the cache too."""
+    model = made({"position": "rotary", "qk_norm": True}, dtype, heads=heads, width=64 if heads > 1 else 264)
+    whole, cache = model(IDS).numpy(), model.new_cache(3)
+    parts = [model(IDS[:, :5], cache).numpy(), model(IDS[:, 5:], cache).numpy()]
+    tolerance = 0.05 if dtype == "float16" else 1e-4  # logits of size 10: three digits of float16
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=tolerance)
+
+
 def test_beyond_the_context_where_positions_allow_it():
     model = made({"position": "alibi"})
     cache = model.new_cache(1, 40)
