@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from .durable import replace_file
+from ..durable import replace_file
 from .history import History
 from .saves import LARGEST, RunError, Saves
 

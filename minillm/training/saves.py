@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .durable import sync_folder, write_synced
+from ..durable import sync_folder, write_synced
 
 STATE, ARRAYS, SUMS = "state.json", "state.safetensors", "SHA256SUMS"
 FORMAT = "minillm save 1"

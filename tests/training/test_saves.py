@@ -256,7 +256,8 @@ class KillAt:
 
 def half_written(monkeypatch):
     """Files get their bytes in two pieces, with a moment to be killed at in between."""
-    from minillm.training import durable, saves
+    from minillm import durable
+    from minillm.training import saves
 
     def write(path, data):
         with open(path, "wb") as f:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...data.errors import DataError
 from ...device import to_numpy
+from ...durable import sync_folder
 from ..gpt import GPT, GPTConfig
 from . import gpt2, llama
 from .entry import Entry
@@ -158,8 +159,6 @@ def _check_folder(folder: Path) -> None:
 def _replaced(folder: Path) -> Iterator[Callable[[str], Path]]:
     """Inside, put(name) is where to write a new file; at the end all of them take their places, or none does."""
     from safetensors import SafetensorError
-
-    from ...training.durable import sync_folder
 
     written: dict[str, Path] = {}
     config, aside, placed = folder / CONFIG, folder / f".{CONFIG}.{os.getpid()}.old", False
