@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
 
 from kernels import simd
 from kernels.numba_setup import njit, prange
-from kernels.peak import best_of, peak
+from kernels.peak import best_of, on_threads, peak
 
 STREAMS = ("copy", "read", "triad")
 
@@ -75,9 +74,8 @@ class Limits:
 
 def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",), repeats: int = 5) -> Limits:
     """On Numba's threads; about 0.1 s for each (stream, size) pair."""
-    limits, before = Limits(threads, sizes=sorted(sizes)), numba.get_num_threads()
-    numba.set_num_threads(threads)  # with one, nothing waits for a second
-    try:
+    limits = Limits(threads, sizes=sorted(sizes))
+    with on_threads(threads):
         limits.peak = peak(threads, repeats)
         if simd.HAS_BF16:
             from kernels.peak_bf16 import peak_bf16
@@ -85,8 +83,6 @@ def measure(threads: int, sizes: list[int], streams: tuple[str, ...] = ("copy",)
             limits.peak_bf16 = peak_bf16(threads, repeats)
         for stream in streams:
             limits.bandwidth[stream] = [_bandwidth(threads, size, stream, repeats) for size in limits.sizes]
-    finally:
-        numba.set_num_threads(before)
     return limits
 
 

@@ -7,7 +7,8 @@ Best of several repeats: a limit is what the machine can do, and everything that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numba
 import numpy as np
@@ -51,17 +52,24 @@ def best_of(run: Callable[[], object], repeats: int, seconds: float = 0.03) -> f
     return best
 
 
+@contextmanager
+def on_threads(threads: int) -> Iterator[None]:
+    """A block on so many of Numba's threads: with one, nothing waits for a second."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
 def peak(threads: int, repeats: int = 5, seconds: float = 0.2) -> float:
     """FLOP/s of `threads` of Numba's threads together, in about `seconds`. ValueError for more threads than there are.
 
     The first call compiles the loop, which is kept on disk as all kernels are.
     """
-    before = numba.get_num_threads()
-    numba.set_num_threads(threads)  # with one, nothing waits for a second
-    try:
-        n, sums = 200_000, np.zeros(threads, np.float32)
-        start = np.arange(12 * simd.LANES32, dtype=np.float32)
+    n, sums = 200_000, np.zeros(threads, np.float32)
+    start = np.arange(12 * simd.LANES32, dtype=np.float32)
+    with on_threads(threads):
         took = best_of(lambda: fmas_in_parallel(n, start, sums), repeats, seconds)
-    finally:
-        numba.set_num_threads(before)
     return threads * n * 12 * simd.LANES32 * 2 / took

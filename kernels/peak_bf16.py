@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from . import simd
 from .numba_setup import njit, prange
-from .peak import best_of
+from .peak import best_of, on_threads
 
 _tile = simd.make_tile_bf16(8, 3)
 _K = 128  # pairs: B's block is 128 x 48 words, 24 KB
@@ -35,11 +34,7 @@ def _tiles_in_parallel(n, sums):
 
 def peak_bf16(threads: int, repeats: int = 5, seconds: float = 0.2) -> float:
     """FLOP/s of `threads` of Numba's threads together, in about `seconds`; see `peak.peak`."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(threads)
-    try:
-        n, sums = 4000, np.zeros(threads, np.float32)
+    n, sums = 4000, np.zeros(threads, np.float32)
+    with on_threads(threads):
         took = best_of(lambda: _tiles_in_parallel(n, sums), repeats, seconds)
-    finally:
-        numba.set_num_threads(before)
     return threads * n * 8 * 48 * 2 * _K * 2 / took

@@ -63,7 +63,8 @@ def _ours(sizes: dict[str, int], ids: np.ndarray) -> Run:
 
 def _torch(sizes: dict[str, int], name: str, ids: np.ndarray) -> Run:
     lib = torch()
-    p = dict(zip(_model(sizes).state_dict(), tensors(tuple(_model(sizes).state_dict().values()))))
+    weights = _model(sizes).state_dict()
+    p = dict(zip(weights, tensors(tuple(weights.values()))))
     (ids_,) = tensors((ids,))
     layers, heads, width, n = sizes["layers"], sizes["heads"], sizes["width"], ids.shape[1]
     cache = lib.zeros(layers, 2, 1, heads, n, width // heads)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from .progress import Progress
-
 
 class Observer(Protocol):
     """Called by the loop, in this order; the dicts are copies, and keys may be added in time.
@@ -37,28 +35,3 @@ class Silent:
     def on_row(self, row: dict[str, Any]) -> None: ...
 
     def on_end(self, end: dict[str, Any]) -> None: ...
-
-
-class Lines:
-    """A live line in a terminal, a plain line for each row anywhere else: see `Progress`."""
-
-    def on_start(self, info: dict[str, Any]) -> None:
-        self.steps, self.done = info["steps"], 0.0
-        self.bar = Progress(info["title"], 1000)  # thousandths: a run may be cut by steps or by minutes
-        self.bar.__enter__()
-        self._advance(info["step"] / self.steps if self.steps else 0.0)
-
-    def on_step(self, step: dict[str, Any]) -> None:
-        self._advance(step["progress"])
-
-    def on_row(self, row: dict[str, Any]) -> None:
-        shown = {k: v for k, v in row.items() if isinstance(v, (int, float)) and k.endswith("loss")}
-        self.bar.show({"step": f"{row['step']}/{self.steps}" if self.steps else row["step"], **shown})
-
-    def on_end(self, end: dict[str, Any]) -> None:
-        self.bar.__exit__()
-
-    def _advance(self, progress: float) -> None:
-        while self.done < min(progress, 1.0) - 1e-9:
-            self.bar.advance()
-            self.done += 1e-3

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import pty
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from training_checks import run_in_terminal
 
 from minillm import nn, optim
 from minillm.training import display as module
@@ -265,24 +262,8 @@ d.on_end({"step": 8, "reason": "done"})
 
 @pytest.mark.parametrize("how", ["works", "fails"])
 def test_in_a_terminal_of_its_own(how):
-    main, sub = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, how], stdout=subprocess.PIPE, stderr=sub, env=environment, timeout=60
-    )
-    os.close(sub)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 65536)
-        except OSError:  # the other end is closed and all is read
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(main)
-    text = shown.decode()
-    assert run.returncode == (3 if how == "fails" else 0) and run.stdout == b"a result\n"
+    code, out, text = run_in_terminal(SCRIPT, how)
+    assert code == (3 if how == "fails" else 0) and out == b"a result\n"
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
     plain = text_of(text)
     assert "Traceback" not in plain and "a warning of someone" in plain

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_checks import with_grad
 
-import minillm
 from minillm import functional as F
 from minillm import nn, optim
 from minillm.training.label_smoothing import least_loss, logit_gap, smoothed_cross_entropy, smoothed_targets
-
-
-def with_grad(loss, logits):
-    x = minillm.tensor(logits, requires_grad=True)
-    value = loss(x)
-    value.backward()
-    return value.item(), x.grad.numpy()
 
 
 @settings(max_examples=30, deadline=None)

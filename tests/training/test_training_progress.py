@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
 
 import pytest
+from training_checks import run_in_terminal
 
 from minillm.training.progress import Progress
 
@@ -43,23 +40,9 @@ def test_quiet(capsys):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_live_line_in_a_terminal(fails):
-    main, sub = pty.openpty()
     script = SCRIPT + "\nraise SystemExit(3)" if fails else SCRIPT
-    settings = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=sub, env=settings, timeout=60)
-    os.close(sub)
-    text = b""
-    while True:
-        try:
-            piece = os.read(main, 65536)
-        except OSError:  # the other end is closed and all is read
-            break
-        if not piece:
-            break
-        text += piece
-    os.close(main)
-    assert done.returncode == (3 if fails else 0) and done.stdout == b""
-    shown = text.decode()
+    code, out, shown = run_in_terminal(script)
+    assert code == (3 if fails else 0) and out == b""
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor comes back
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     last = [line for line in re.split(r"[\r\n]+", plain) if line.strip()][-1]
