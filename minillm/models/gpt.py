@@ -134,11 +134,10 @@ class GPT(nn.Module):
     def _initialise(self) -> None:
         c = self.config
         residual = 0.0 if c.zero_init else 0.02 / math.sqrt(2 * c.layers)
-        back = ("out_proj.weight", "mlp.2.weight", "down.weight")
+        back = ("out_proj.weight", ".2.weight", "down.weight")  # .2: the second layer of a feed-forward Sequential
         for name, parameter in self.named_parameters():
-            into_stream = name.endswith(back) or (".experts." in name and name.endswith(".2.weight"))
             if parameter.ndim >= 2:
-                nn.init.normal_(parameter, std=residual if into_stream else 0.02)
+                nn.init.normal_(parameter, std=residual if name.endswith(back) else 0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
@@ -171,8 +170,9 @@ class GPT(nn.Module):
     def _begin(self, ids: Any, cache: KVCache | None, documents: Any) -> tuple[Tensor, Plan, Tensor]:
         """ids as a Tensor, the plan of the pass, and the embedded tokens (B, T, width)."""
         ids, c = as_tensor(ids), self.config
-        if ids.ndim != 2 or not 1 <= ids.shape[1] <= (c.context if cache is None else cache.capacity):
-            raise ValueError(f"GPT: expected ids of shape (batch, 1 to {c.context} tokens), got {ids.shape}")
+        most = c.context if cache is None else cache.capacity
+        if ids.ndim != 2 or not 1 <= ids.shape[1] <= most:
+            raise ValueError(f"GPT: expected ids of shape (batch, 1 to {most} tokens), got {ids.shape}")
         B, T = ids.shape
         if documents is not None:
             documents = to_numpy(as_tensor(documents).data)

@@ -78,7 +78,7 @@ class Muon(Optimizer):
     def step_scaled(self, scale: float) -> None:
         """One step of gradients * scale; matrices of one shape and group are stacked and iterated together."""
         for group in self.param_groups:
-            stacks: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}  # shape, wide -> (matrix, its update)
+            stacks: dict[tuple[int, ...], list[tuple[Any, Any]]] = {}  # (rows, columns, dtype) -> (W, update)
             for p in group["params"]:
                 if p.grad is None or not p.numel():
                     continue
@@ -114,7 +114,7 @@ class Muon(Optimizer):
             rate = w.dtype.type(lr * math.sqrt(max(1.0, w.shape[0] / w.shape[1])))
             if decay != 1:
                 w *= w.dtype.type(decay)
-            w -= (u if w.shape == u.shape and w.shape[0] <= w.shape[1] else u.T) * rate
+            w -= (u if w.shape[0] <= w.shape[1] else u.T) * rate
 
 
 def orthogonal(x: Any, steps: int = 5, bf16: bool | None = None) -> Any:

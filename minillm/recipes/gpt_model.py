@@ -66,9 +66,9 @@ def make_tokenizer(text: str, settings: Settings) -> Any:
 
 
 def start_from(folder: str, settings: Settings) -> tuple[GPT, Any]:
-    """(model, tokenizer or None) of a run's folder, or of one in Hugging Face's form; dropout is that of the settings.
+    """(model, tokenizer) of a run's folder, or of one in Hugging Face's form; dropout is that of the settings.
 
-    RunError for a folder that holds no language model, DataError for a context longer than the model's.
+    RunError for a folder that holds no language model or no tokenizer, DataError for a context longer than the model's.
     """
     from ..generation.loading import load_writer
 
@@ -78,7 +78,8 @@ def start_from(folder: str, settings: Settings) -> tuple[GPT, Any]:
     config = {**vars(model.config), "dropout": settings.dropout, "stochastic_depth": settings.stochastic_depth}
     if settings.context > model.config.context:
         raise DataError(f"--context {settings.context}: the model of {folder} sees {model.config.context} tokens")
-    new = GPT.from_config(config)
+    with nn.init.skipped():  # every weight is loaded next
+        new = GPT.from_config(config)
     new.load_state_dict(model.state_dict())
     return new, tokenizer
 
