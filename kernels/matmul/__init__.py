@@ -26,7 +26,8 @@ def matmul(a: Any, b: Any, *, out: Any | None = None, accumulate: bool = False, 
     out (..., M, N) of the broadcast shape, of any strides; made if not given, and returned. K = 0 gives zeros.
 
     Each number is summed in an order that depends on K alone: rows of a give the same bits alone and among others,
-    for any layout and any number of threads.
+    for any layout and any number of threads. 1 to 4 rows times a B^T (columns lie one after the other: x W^T of one
+    token) are summed in another order, at the speed of reading B.
     TypeError for dtypes that differ, ValueError for shapes that do not fit.
     """
     a, b, out = _checked("matmul", a, b, out, accumulate)

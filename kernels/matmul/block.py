@@ -15,10 +15,8 @@ from .. import simd
 from ..numba_setup import njit
 from .activation import NONE, activate
 from .pack import pack_panels, pack_panels_turned, pack_rows
-from .sizes import A_AT, B_WORDS, BLOCK_ROWS, DEPTH, FEW, ROW_WORDS, ROWS, SQUARE_AT, WIDEST, ZEROS_AT
+from .sizes import A_AT, B_WORDS, BLOCK_ROWS, DEPTH, ROW_WORDS, ROWS, SQUARE_AT, WIDEST, ZEROS_AT
 from .tiles import multiply_row, multiply_tile, numbers_per_word, panel_width
-
-AHEAD = 128  # numbers: how far in front of the one that is turned the next are asked for
 
 
 @njit
@@ -53,12 +51,6 @@ def fused_block(
     """
     lanes = simd.lanes(c)
     k_most = even_step(depth, DEPTH * numbers_per_word(work), 16 * numbers_per_word(work))
-    if rows <= FEW and b_column != 1 and numbers_per_word(work) == 1:
-        _few_rows(a, a_row, a_step, b, b_column, c, c_row, d, d_row, d_column, rows, columns, depth, k_most,
-                  tile_work)  # fmt: skip
-        if activation != NONE:
-            activate(activation, c, c_row, out, out_row, rows, columns)
-        return
     in_l2 = B_WORDS * lanes // simd.LANES32 * numbers_per_word(work) // k_most // (WIDEST * lanes) * (WIDEST * lanes)
     j_most = even_step(columns, in_l2, WIDEST * lanes)
     k0 = 0
@@ -80,53 +72,6 @@ def fused_block(
             _all_rows(a + k0 * a_step, a_row, a_step, to, c_row, start, start_row, start_column, to_out, out_row,
                       last_activation, rows, n, k, work, tile_work)  # fmt: skip
         k0 += k_most
-
-
-@njit
-def _few_rows(
-    a, a_row, a_step, b, b_column, c, c_row, d, d_row, d_column, rows, columns, depth, k_most, tile_work
-):  # fmt: skip
-    """C = D + A @ B for a few rows of A and columns of B that lie one after the other: a text written token by token.
-
-    Each number of B is used once or a few times, and what takes the time is to read it from memory. So B is turned a
-    square at a time, in registers and L1, and never packed; the sums run in the same order as a tile's.
-    """
-    lanes = simd.lanes(c)
-    sums, square = tile_work, tile_work + FEW * lanes
-    for j in range(0, columns, lanes):
-        n = min(lanes, columns - j)
-        k0 = 0
-        while k0 == 0 or k0 < depth:  # once for depth 0: C = D
-            k = min(k_most, depth - k0)
-            for r in range(rows):
-                simd.store(sums, r * lanes, simd.zeros(c))
-            for p in range(k0, k0 + k, lanes):
-                _turn(b + (j * b_column + p), b_column, n, k0 + k - p, square)
-                for r in range(rows):
-                    total = simd.load(sums, r * lanes)
-                    for q in range(min(lanes, k0 + k - p)):
-                        number = simd.number(a, r * a_row + (p + q) * a_step)
-                        total = simd.fma(simd.splat(number, c), simd.load(square, q * lanes), total)
-                    simd.store(sums, r * lanes, total)
-            for r in range(rows):
-                start, at = (d, r * d_row + j * d_column) if k0 == 0 else (c, r * c_row + j)
-                total = simd.load(sums, r * lanes) + simd.load_tail(start, at, n)
-                simd.store_tail(c, r * c_row + j, total, n)
-            k0 += k_most
-
-
-@njit(inline="always")
-def _turn(source, stride, n, k, square):
-    """square[q * lanes + r] = source[r * stride + q] for r < n and q < k, as far as there are lanes; else 0."""
-    lanes = simd.lanes(square)
-    for r in range(n):
-        simd.prefetch(source, r * stride + AHEAD)
-    if n == lanes and k >= lanes:
-        simd.transpose(source, stride, square, lanes)
-    else:
-        for r in range(lanes):
-            simd.store(square, r * lanes, simd.load_tail(source, r * stride, min(k, lanes) if r < n else 0))
-        simd.transpose(square, lanes, square, lanes)
 
 
 @njit(inline="always")

@@ -2,6 +2,7 @@
 
     block.py      the loops around a tile, on one thread; `product_block` and `fused_block` are for other kernels too
     tiles.py      the tile: 8 rows x 3 vectors of C, in registers
+    few_rows.py   up to 4 rows times a B^T, which is read once: dot products
     pack.py       copies blocks of A and B into the order in which the tile reads them
     parallel.py   parts for the threads, batches            cut.py    where to cut
     sizes.py      sizes of the blocks; the workspace        strides.py    any strides, at one compiled version
@@ -9,7 +10,8 @@
 
 NumPy's BLAS is never called. Its threads and Numba's spin against each other: a product and a kernel in turn, 0.24 ms
 of work, take 8 ms on two cores. Ours is as fast where time is spent (see the ladder), costs 3 us more a call for
-matrices of up to 32 x 32, and gives the same bits for a row alone and among others, which BLAS does not.
+matrices of up to 32 x 32, and gives the same bits for a row alone and among others, which BLAS does not (1 to 4 rows
+times a B^T are the exception).
 
 Why blocks at all: a product of n x n matrices makes n^3 multiplications out of n^2 numbers, but a plain loop loads two
 numbers for each. A core of AMD Zen 4 multiplies and adds 16 pairs of float32 a cycle, and loads 16 numbers from L1, 8

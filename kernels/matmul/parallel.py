@@ -8,7 +8,9 @@ from .. import simd
 from ..numba_setup import njit, prange
 from .block import fused_block
 from .cut import cut, part, workers_for
-from .sizes import ROWS
+from .few_rows import few_rows
+from .sizes import FEW, ROWS
+from .tiles import numbers_per_word
 
 
 @njit(parallel=True)
@@ -49,6 +51,7 @@ def _some(
     """Tasks first .. last - 1: task t is a part of matrix t // (parts of a matrix)."""
     parts = row_parts * column_parts
     m, n = part(rows, row_parts, ROWS), part(columns, column_parts, simd.lanes(c))
+    few = rows <= FEW and a_step == 1 and b_step == 1 and numbers_per_word(work) == 1  # of all rows, not of a part's
     for task in range(first, last):
         at_a, at_b, at_c = _offsets(task // parts, batch)
         i, j = task % parts // column_parts * m, task % column_parts * n
@@ -56,6 +59,13 @@ def _some(
             at_c += i * c_row + j
             at_d = at_c if accumulate else i * d_row + j * d_column
             at_out = at_c + i * (out_row - c_row)
+            if few:
+                few_rows(
+                    simd.pointer(a) + (at_a + i * a_row), a_row, simd.pointer(b) + (at_b + j * b_column), b_column,
+                    simd.pointer(c) + at_c, c_row, simd.pointer(d) + at_d, d_row, d_column,
+                    simd.pointer(out) + at_out, out_row, activation, rows, min(n, columns - j), depth,
+                )  # fmt: skip
+                continue
             fused_block(
                 simd.pointer(a) + (at_a + i * a_row), a_row, a_step,
                 simd.pointer(b) + (at_b + j * b_column), b_step, b_column,

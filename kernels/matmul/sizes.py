@@ -16,7 +16,7 @@ DEPTH = 384  # words along k of a packed block
 B_WORDS = DEPTH * 384  # of a packed block of B: 590 KB as float32, fits into L2 (1 MB) ...
 BLOCK_ROWS = 96  # ... with as many rows of A, 96 x 384 x 4 B = 147 KB; 16 to 96 are alike, and turned A likes more
 ROW_WORDS = DEPTH + 16  # from a packed row of A to the next: a power of two would put all rows into the same cache sets
-FEW = 4  # rows of A: up to so many a B that has to be turned is not packed
+FEW = 4  # rows of A: up to so many are not worth packing a B that would have to be turned
 
 _ROOM = WIDEST * 16 * 16  # a transposed square may stick out of the last panel
 A_AT = B_WORDS + _ROOM
