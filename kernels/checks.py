@@ -8,6 +8,8 @@ import numpy as np
 
 from .arrays import array_module, is_array
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 def check_arrays(kernel: str, **arrays: Any) -> None:
     """TypeError unless the arrays, those that are not None, belong to one library and share one floating dtype."""
@@ -19,7 +21,7 @@ def check_arrays(kernel: str, **arrays: Any) -> None:
             raise TypeError(f"{kernel}: {name} must be an array, got {type(x).__name__}; make one with numpy.asarray")
         if first is None:
             first, first_name = x, name
-            if x.dtype.kind != "f":
+            if x.dtype.kind != "f" and x.dtype.name != "bfloat16":
                 raise TypeError(f"{kernel}: {name} must be of a floating dtype, got {x.dtype}; convert it with .astype")
         elif x.dtype != first.dtype:
             raise TypeError(
@@ -30,6 +32,24 @@ def check_arrays(kernel: str, **arrays: Any) -> None:
                 f"{kernel}: {name} belongs to {array_module(x).__name__} but {first_name} to "
                 f"{array_module(first).__name__}; move one of them"
             )
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """The dtype of what a kernel has one of for each row (means, losses): the arrays', but float32 beside 16 bits."""
+    return _FLOAT32 if dtype.itemsize == 2 else dtype
+
+
+def check_wide(kernel: str, like_name: str, like: Any, **arrays: Any) -> None:
+    """TypeError unless the arrays, those that are not None, belong to the library of `like` and have its wide dtype."""
+    wide = wide_dtype(like.dtype)
+    for name, x in arrays.items():
+        if x is not None and is_array(x) and like.dtype.itemsize == 2 and x.dtype != wide:
+            of = f"{like_name} is {like.dtype}, with which numbers of rows are {wide}"
+            raise TypeError(f"{kernel}: {name} is {x.dtype} but {of}; convert it with .astype")
+    if wide == like.dtype:
+        check_arrays(kernel, **{like_name: like}, **arrays)
+    else:
+        check_arrays(kernel, **arrays)
 
 
 def check_shape(kernel: str, name: str, x: Any, shape: tuple[int, ...], means: str) -> None:

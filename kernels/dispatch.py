@@ -4,7 +4,7 @@ A kernel is a folder; in it, modules of the same functions:
 
     reference.py   the specification: shortest correct array code, NumPy or CuPy
     cpu.py         Numba, parallel, NumPy arrays
-    cuda.py        CUDA C through CuPy's RawModule, CuPy arrays
+    cuda.py        CUDA C: CuPy arrays, or NumPy arrays where `kernels.gpu.numpy_on` says what runs them
 
 `implementation("layernorm", None, x)` picks by what was asked (`impl=`, else `use(...)`), then by array type and dtype.
 """
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import array_module
+from .gpu import launch
 
 _FOLDER = os.path.dirname(__file__)
 IMPLEMENTATIONS = ("reference", "cpu", "cuda")
@@ -102,7 +103,7 @@ def implementation(kernel: str, impl: str | None, x: Any) -> ModuleType:
     array, a dtype that only the reference knows) the best that does. An `impl` asked for by name that cannot run is
     an error.
     """
-    key = (kernel, impl, _default, type(x), x.dtype)
+    key = (kernel, impl, _default, type(x), x.dtype, launch.numpy_runs)
     module = _chosen.get(key)  # the search takes 2 us, more than some kernels
     if module is None:
         module = _chosen[key] = _choose(kernel, impl, x)
@@ -115,13 +116,19 @@ _chosen: dict[tuple[Any, ...], ModuleType] = {}
 def _choose(kernel: str, impl: str | None, x: Any) -> ModuleType:
     xp = array_module(x)
     fits = {"reference": True, "cpu": xp is np and x.dtype in (np.float32, np.float64) and _numba_found()}
-    fits["cuda"] = xp.__name__ == "cupy" and x.dtype == np.float32
+    stored = x.dtype.name in ("float32", "float16", "bfloat16")
+    # NumPy arrays go to the simulator by name only
+    by_name = "cuda" in (impl, _default) and launch.numpy_runs
+    fits["cuda"] = stored and (xp.__name__ == "cupy" or (xp is np and by_name))
     if _check(impl) is not None:
         if not _has(kernel, impl):  # type: ignore[arg-type]
             has = ", ".join(i for i in IMPLEMENTATIONS if _has(kernel, i))
             raise ValueError(f"kernel {kernel!r} has no {impl!r} implementation; it has {has}")
         if not fits[impl]:  # type: ignore[index]
-            needs = {"cpu": "NumPy arrays of float32 or float64, and numba", "cuda": "CuPy arrays of float32"}
+            needs = {
+                "cpu": "NumPy arrays of float32 or float64, and numba",
+                "cuda": "CuPy arrays of float32, float16 or bfloat16",
+            }
             got = f"{type(x).__module__}.{type(x).__name__} of {x.dtype}"
             raise TypeError(f"{kernel} with impl={impl!r} needs {needs[impl]}; got {got}")  # type: ignore[index]
         return _load(kernel, impl)  # type: ignore[arg-type]

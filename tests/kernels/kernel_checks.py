@@ -1,12 +1,19 @@
 """What the kernel tests share: implementations, dtypes, odd strides, and the checks that every kernel passes.
 
 A test file imports `pytest_generate_tests`; arguments named impl, dtype and layout then run over the tables below.
+For impl there is more where the kernel has a cuda.py: "cuda", which the CPU simulates (conftest.py), and "gpu", that
+on a real device, with the marker gpu. Both have float32 of the two dtypes.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numba
 import numpy as np
+import pytest
+
+import kernels
 
 
 def _frozen(x):
@@ -30,9 +37,18 @@ PARAMETERS = {
 
 
 def pytest_generate_tests(metafunc):
+    name = getattr(metafunc.module, "KERNEL", metafunc.module.__name__.rpartition("test_")[2])
+    folder = Path(kernels.__file__).parent / name
+    on_cuda = (folder / "cuda.py").exists()
     for name, values in PARAMETERS.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, values.values(), ids=values.keys())
+            cases = [pytest.param(value, id=key) for key, value in values.items()]
+            if name == "impl" and on_cuda:
+                cases += [
+                    pytest.param("cuda", id="cuda", marks=pytest.mark.on_cuda("simulator")),
+                    pytest.param("cuda", id="gpu", marks=[pytest.mark.on_cuda("device"), pytest.mark.gpu]),
+                ]
+            metafunc.parametrize(name, cases)
 
 
 def accurate(got, exact, plain, bound=1.0, factor=2):
