@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from .adamw import adamw_flat, adamw_step, clip_factor, global_norm
+from .adamw import adamw_flat, adamw_step, clip_factor
 from .ahead import prepare
 from .attention import attention_backward, attention_forward
 from .binary_cross_entropy import bce_backward, bce_forward
@@ -24,6 +24,7 @@ from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
 from .gelu.erf import erf, erfc
+from .global_norm import global_norm, sum_of_squares
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy
@@ -84,6 +85,7 @@ __all__ = [
     "silu_forward",
     "softmax_backward",
     "softmax_forward",
+    "sum_of_squares",
     "swiglu_backward",
     "swiglu_forward",
     "use",

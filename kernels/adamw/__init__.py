@@ -80,15 +80,6 @@ def adamw_flat(
     implementation("adamw", impl, param).adamw_flat(param, grad, exp_avg, exp_avg_sq, *settings)
 
 
-def global_norm(x: Any, *, impl: str | None = None) -> float:
-    """sqrt(sum of x^2), the length of x as one vector; x of any shape. Accumulated in float64; 0.0 for an empty x.
-
-    The same bits on every run and for any number of threads. inf where x holds inf, NaN where it holds NaN.
-    """
-    check_arrays("global_norm", x=x)
-    return implementation("adamw", impl, x).global_norm(x)
-
-
 def clip_factor(norm: float, limit: float) -> float:
     """min(1, limit / (norm + 1e-6)): what a gradient of this norm is multiplied by to be no longer than `limit`."""
     if not limit >= 0:

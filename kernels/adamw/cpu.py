@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import simd
 from ..blocks import BLOCK, SMALL, count, end
 from ..checks import contiguous
 from ..numba_setup import njit, prange
-from . import reference
 from .segments import Cover, cover
 
 
@@ -81,38 +78,3 @@ def _update(p, g, m, v, keep, penalty, factors):
     v = simd.fma(v, beta2, g * g * rest2)
     step = m * rate / simd.fma(simd.sqrt(v), inverse_root, eps)
     return p * keep - step, m, v
-
-
-# ------------------------------------------------------------------------------------------------ norm
-
-
-def global_norm(x: Any) -> float:
-    x = contiguous(x).reshape(-1)
-    partial = np.empty((x.size + BLOCK - 1) // BLOCK)
-    total = _sum_of_squares(x, partial)
-    if x.dtype == np.float64 and not 1e-280 < total < math.inf:  # squares out of range, or all zero
-        return reference.global_norm(x)
-    return math.sqrt(total)
-
-
-@njit(parallel=True)
-def _sum_of_squares(x, partial):
-    if x.size <= SMALL:
-        for b in range(partial.size):
-            partial[b] = _squares(x[b * BLOCK : (b + 1) * BLOCK])
-    else:
-        for b in prange(partial.size):
-            partial[b] = _squares(x[b * BLOCK : (b + 1) * BLOCK])
-    total = 0.0
-    for b in range(partial.size):
-        total += partial[b]
-    return total
-
-
-@njit(fastmath={"reassoc", "contract"})  # several sums side by side, as the vectors are wide: the order is compiled in
-def _squares(x):
-    total = 0.0
-    for i in range(x.size):
-        wide = np.float64(x[i])
-        total += wide * wide
-    return total

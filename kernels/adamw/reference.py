@@ -5,13 +5,10 @@
     exp_avg    = beta1 * exp_avg    + (1 - beta1) * g
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g^2
     param      = param - lr * (exp_avg / (1 - beta1^step)) / (sqrt(exp_avg_sq / (1 - beta2^step)) + eps)
-
-    global_norm = sqrt(sum x^2) = peak * sqrt(sum (x / peak)^2), peak = max |x|: the squares stay in range
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..arrays import array_module
@@ -46,13 +43,3 @@ def adamw_flat(
     for start, stop, decay in parts:
         p, g, m, v = (a[start:stop] for a in (param, grad, exp_avg, exp_avg_sq))
         adamw_step(p, g, m, v, lr, beta1, beta2, eps, decay, step, scale, decoupled)
-
-
-def global_norm(x: Any) -> float:
-    xp = array_module(x)
-    wide = abs(x.astype(xp.float64))
-    peak = float(wide.max()) if x.size else 0.0
-    if not 0.0 < peak < math.inf:
-        return peak  # 0, inf or NaN
-    ratio = wide / peak
-    return peak * math.sqrt(float((ratio * ratio).sum()))

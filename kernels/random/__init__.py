@@ -31,7 +31,8 @@ def philox_bits(count: int, seed: int, position: int = 0, *, xp: Any = np, impl:
 def philox_uniform(
     shape: Any, seed: int, position: int = 0, dtype: Any = np.float32, *, xp: Any = np, impl: str | None = None
 ) -> Any:
-    """Uniform numbers in [0, 1): the upper 24 bits of each word, times 2^-24 (float16: 11 bits, or it would reach 1).
+    """Uniform numbers in [0, 1): the upper 24 bits of each word, times 2^-24. float16 takes 11 and bfloat16 8 bits,
+    or they would round up to 1.
 
     shape: an int or a tuple; the words fill it in C order. The same bits on every device.
     """
@@ -60,7 +61,7 @@ def _check(kernel: str, shape: Any, seed: int, position: int, dtype: Any) -> tup
     shape, dtype = (shape,) if isinstance(shape, int | np.integer) else tuple(shape), np.dtype(dtype)
     if any(n < 0 for n in shape):
         raise ValueError(f"{kernel}: a shape has no negative sizes, got {shape}")
-    if dtype.kind != "f":
+    if dtype.kind != "f" and dtype.name != "bfloat16":
         raise TypeError(f"{kernel}: dtype must be a floating one, got {dtype}")
     check_key(kernel, seed, position)
     return shape, dtype

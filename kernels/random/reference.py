@@ -4,7 +4,7 @@
             (k0, k1) = (k0 + W0, k1 + W1)                                     ten times, all words of 32 bits
     start:  c0, c1 = low and high word of the counter, c2 = c3 = 0;  k0, k1 = low and high word of the key
 
-    uniform = (word >> 8) / 2^24                        float16: (word >> 21) / 2^11
+    uniform = (word >> 8) / 2^24             float16: (word >> 21) / 2^11, bfloat16: (word >> 24) / 2^8
     normal  = sqrt(-2 log u1) * cos(2 pi u2) and the sine,  u1 = (word + 1/2) / 2^32,  u2 = word / 2^32
 """
 
@@ -32,7 +32,7 @@ def philox_bits(count: int, seed: int, position: int, xp: Any) -> Any:
 
 
 def philox_uniform(shape: tuple[int, ...], seed: int, position: int, dtype: Any, xp: Any) -> Any:
-    digits = 11 if dtype.itemsize == 2 else 24
+    digits = {"float16": 11, "bfloat16": 8}.get(dtype.name, 24)  # that the type holds
     words = philox_bits(math.prod(shape), seed, position, xp) >> xp.uint32(32 - digits)
     return (words.astype(xp.float64) * 2.0**-digits).astype(dtype).reshape(shape)
 

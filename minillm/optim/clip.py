@@ -60,7 +60,8 @@ def _norm(grads: list[Any], norm_type: float) -> Any:
         norms = [kernels.global_norm(g) for g in grads]
         return np.sqrt(np.float64(sum([n * n for n in norms]))) if len(norms) > 1 else np.float64(norms[0])
     if norm_type == 2:
-        return xp.sqrt(xp.stack([xp.square(g, dtype=xp.float64).sum() for g in grads]).sum())
+        dtypes = dict.fromkeys(g.dtype for g in grads)
+        return xp.sqrt(sum(kernels.sum_of_squares([g for g in grads if g.dtype == dtype]) for dtype in dtypes))
     if norm_type == math.inf:
         return xp.stack([abs(g).max().astype(xp.float64) for g in grads if g.size]).max()
     return xp.stack([(abs(g.astype(xp.float64)) ** norm_type).sum() for g in grads]).sum() ** (1 / norm_type)

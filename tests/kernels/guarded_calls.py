@@ -114,6 +114,7 @@ CALLS = {
     "adamw_step": lambda g: adamw(g, kernels.adamw_step),
     "adamw_flat": lambda g: adamw(g, kernels.adamw_flat),
     "global_norm": lambda g: np.float64(kernels.global_norm(g(X))),
+    "sum_of_squares": lambda g: kernels.sum_of_squares([g(X), g(W)]),
 }  # fmt: skip
 if kernels.has_bf16():
     CALLS |= {

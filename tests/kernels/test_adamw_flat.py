@@ -14,6 +14,7 @@ from kernel_checks import pytest_generate_tests  # noqa: F401
 from kernels import adamw_flat, adamw_step, global_norm
 from kernels.adamw import clip_factor
 
+KERNEL = "adamw"  # the folder; the norm is beside it
 HYPER = {"lr": 0.01, "beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "step": 3}
 
 

@@ -14,6 +14,7 @@ from kernel_checks import pytest_generate_tests  # noqa: F401
 from kernels import philox_bits, philox_normal, philox_uniform
 from minillm import random
 
+KERNEL = "random"  # the folder
 SEEDS = st.integers(0, 2**64 - 1)
 
 
