@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import is_array
-from ..checks import check_arrays, check_shape
+from ..checks import check_arrays, check_shape, check_wide
 from ..dispatch import implementation
 from .targets import checked_targets
 
@@ -33,8 +33,9 @@ def cross_entropy_forward(
     Rows whose target is ignore_index have loss 0 and lse 0, whatever their logits hold.
     Logits of -inf (a masked class) are fine in classes that are not the target, while s = 0.
 
-    Returns loss (N,) and lse (N,), in the dtype of logits. IndexError for a target outside 0 .. V-1, ValueError for
-    shapes that do not fit, TypeError for dtypes that do not.
+    Returns loss (N,) and lse (N,), in the dtype of logits, or float32 beside logits of 16 bits. IndexError for a target
+    outside 0 .. V-1 (CuPy arrays: its loss is NaN, as to look would be to wait for the GPU), ValueError for shapes that
+    do not fit, TypeError for dtypes that do not.
     """
     kernel = "cross_entropy_forward"
     targets = _check(kernel, logits, targets, ignore_index, label_smoothing, weight=weight)
@@ -78,7 +79,8 @@ def cross_entropy_with_grad(
 ) -> tuple[Any, Any, Any]:
     """(loss, lse, dlogits): `cross_entropy_forward` and, in the same pass over the logits, `cross_entropy_backward`.
 
-    factor  d(what is minimised) / d loss_n, where it is known beforehand: a number (1 / N for a mean), or (N,)
+    factor  d(what is minimised) / d loss_n, where it is known beforehand: a number (1 / N for a mean), also as a 0-d
+            array (on a GPU: not waited for), or (N,)
     out     the array that dlogits (N, V) is written to and which is returned: logits itself, if nothing else needs
             it; None makes a new one
     """
@@ -91,14 +93,17 @@ def cross_entropy_with_grad(
 
 def _check(kernel: str, logits: Any, targets: Any, ignore_index: int, label_smoothing: float, **others: Any) -> Any:
     """The targets as int64, once everything fits."""
-    check_arrays(kernel, logits=logits, **others)
+    of_rows = {name: others[name] for name in ("dloss", "lse", "factor") if name in others}
+    check_arrays(kernel, logits=logits, **{name: a for name, a in others.items() if name not in of_rows})
+    if of_rows:
+        check_wide(kernel, "logits", logits, **of_rows)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{kernel}: logits have shape {logits.shape}, expected (N, V) with V >= 1; reshape them first")
     N, V = logits.shape
     targets = checked_targets(kernel, targets, logits, N, V, ignore_index)
     for name, array in others.items():
         shape = (V,) if name == "weight" else (N, V) if name == "out" else (N,)
-        if array is not None and array.shape != shape:
+        if array is not None and array.shape != shape and (name != "factor" or array.ndim):
             check_shape(kernel, name, array, shape, f"as logits are {logits.shape}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{kernel}: label_smoothing is {label_smoothing}, expected a number from 0 to 1")

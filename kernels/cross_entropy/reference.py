@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import array_module
+from ..checks import wide_dtype
 
 
 def cross_entropy_forward(
@@ -27,8 +28,8 @@ def cross_entropy_forward(
     if label_smoothing > 0:  # else 0 * inf at a class masked with -inf
         loss = loss - label_smoothing / z.shape[1] * (w * log_p).sum(axis=1, keepdims=True)
     return (
-        xp.where(kept, loss, 0)[:, 0].astype(logits.dtype),
-        xp.where(kept, top + log_sum, 0)[:, 0].astype(logits.dtype),
+        xp.where(kept, loss, 0)[:, 0].astype(wide_dtype(logits.dtype)),
+        xp.where(kept, top + log_sum, 0)[:, 0].astype(wide_dtype(logits.dtype)),
     )
 
 
@@ -61,7 +62,8 @@ def cross_entropy_with_grad(
     if out is None:
         out = xp.empty(logits.shape, logits.dtype)
     out[...] = dlogits.astype(logits.dtype)
-    return loss.astype(logits.dtype), lse.astype(logits.dtype), out
+    wide = wide_dtype(logits.dtype)
+    return loss.astype(wide), lse.astype(wide), out
 
 
 def _prepare(logits: Any, targets: Any, ignore_index: int, weight: Any | None) -> tuple[Any, Any, Any, Any]:

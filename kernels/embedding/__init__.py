@@ -12,7 +12,8 @@ from ..dispatch import implementation
 def embedding_forward(indices: Any, weight: Any, *, impl: str | None = None) -> Any:
     """out[...] = weight[indices[...]]: indices (...) of integers, weight (V, D) of a floating dtype, out (..., D).
 
-    IndexError for an id outside 0 .. V - 1 (negative ones do not count from the end), TypeError for other dtypes.
+    IndexError for an id outside 0 .. V - 1 (negative ones do not count from the end), TypeError for other dtypes. CUDA
+    kernels on CuPy arrays: such a row is NaN, and its gradient goes nowhere; to look would be to wait for the GPU.
     """
     kernel = "embedding_forward"
     check_arrays(kernel, weight=weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..checks import check_arrays, check_shape
+from ..checks import check_arrays, check_shape, check_wide
 from ..dispatch import implementation
 
 _OF_COLUMNS, _OF_ROWS = frozenset(("weight", "bias", "dweight", "dbias")), frozenset(("mean", "rstd"))
@@ -26,7 +26,8 @@ def layernorm_forward(
     The variance is the biased one, the mean of (x - mean)^2, taken in a second pass: nothing cancels.
 
     Returns out (..., N), and for the backward pass mean (...,) and rstd (...,), and with a residual, as fourth,
-    total = x + residual, which is then what the backward pass calls x. All in the dtype of x.
+    total = x + residual, which is then what the backward pass calls x. All in the dtype of x, but mean and rstd float32
+    beside 16 bits (float16, bfloat16).
     TypeError for dtypes that differ, ValueError for shapes that do not fit.
     """
     _check("layernorm_forward", x, weight=weight, bias=bias, residual=residual)
@@ -64,7 +65,10 @@ def layernorm_backward(
 
 
 def _check(kernel: str, x: Any, **others: Any) -> None:
-    check_arrays(kernel, x=x, **others)
+    of_rows = {name: others[name] for name in _OF_ROWS if name in others}
+    check_arrays(kernel, x=x, **{name: a for name, a in others.items() if name not in of_rows})
+    if of_rows:
+        check_wide(kernel, "x", x, **of_rows)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"{kernel}: x has shape {x.shape}, expected (..., N) with N >= 1: no mean over nothing")
     for name, array in others.items():

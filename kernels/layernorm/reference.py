@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import array_module
+from ..checks import wide_dtype
 
 
 def layernorm_forward(
@@ -27,7 +28,7 @@ def layernorm_forward(
         out = out * weight
     if bias is not None:
         out = out + bias
-    results = out.astype(x.dtype), mean[..., 0].astype(x.dtype), rstd[..., 0].astype(x.dtype)
+    results = out.astype(x.dtype), *(a[..., 0].astype(wide_dtype(x.dtype)) for a in (mean, rstd))
     return results if residual is None else (*results, total)
 
 

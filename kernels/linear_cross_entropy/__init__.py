@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import is_array
-from ..checks import check_arrays, check_shape
+from ..checks import check_arrays, check_shape, check_wide
 from ..cross_entropy.targets import checked_targets
 from ..dispatch import implementation
 
@@ -39,23 +39,27 @@ def linear_cross_entropy(
         loss_n = (1 - s) * (lse_n - z_ny) + s / V * sum_c (lse_n - z_nc) + z_loss * lse_n^2
 
     targets       y (N,), class numbers of an integer dtype; rows whose target is ignore_index have loss 0, no gradient
-    factor        d(what is minimised) / d loss_n, known beforehand: a number (1 / N for a mean), or (N,)
+    factor        d(what is minimised) / d loss_n, known beforehand: a number (1 / N for a mean), also as a 0-d array
+                  (on a GPU: not waited for), or (N,)
     label_smoothing, softcap, z_loss     s in [0, 1]; a number > 0, or None for none; a number >= 0
     needs_grad    False: dx and dweight are None, and no time goes into them
     dweight       an array (V, D) to add the gradient of weight into, which is then returned; None makes a new one
 
-    Returns loss (N,), dx (N, D), dweight (V, D), in the dtype of x. Bitwise the same for any number of threads.
-    IndexError for a target outside 0 .. V-1, ValueError for shapes and settings that do not fit, TypeError for dtypes.
+    Returns loss (N,), dx (N, D), dweight (V, D), in the dtype of x, but loss float32 beside 16 bits. Bitwise the same
+    for any number of threads.
+    IndexError for a target outside 0 .. V-1 (CuPy arrays: NaN, as in cross_entropy), ValueError for shapes and settings
+    that do not fit, TypeError for dtypes.
     """
     kernel = "linear_cross_entropy"
-    check_arrays(kernel, x=x, weight=weight, dweight=dweight, factor=factor if is_array(factor) else None)
+    check_arrays(kernel, x=x, weight=weight, dweight=dweight)
+    check_wide(kernel, "x", x, factor=factor if is_array(factor) else None)
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or weight.shape[0] == 0:
         raise ValueError(
             f"{kernel}: x {x.shape} and weight {weight.shape} do not fit, expected (N, D) and (V, D) with V >= 1"
         )
     (N, _), V = x.shape, weight.shape[0]
     check_shape(kernel, "dweight", dweight, weight.shape, "as weight")
-    check_shape(kernel, "factor", factor if is_array(factor) else None, (N,), f"as x is {x.shape}")
+    check_shape(kernel, "factor", factor if is_array(factor) and factor.ndim else None, (N,), f"as x is {x.shape}")
     targets = checked_targets(kernel, targets, x, N, V, ignore_index)
     _check_settings(kernel, label_smoothing, softcap, z_loss)
     module = implementation("linear_cross_entropy", impl, x)

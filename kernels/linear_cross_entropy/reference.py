@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import array_module
+from ..checks import wide_dtype
 
 
 def linear_cross_entropy(
@@ -40,7 +41,7 @@ def linear_cross_entropy(
     log_p = log_p - xp.log(xp.exp(log_p).sum(axis=1, keepdims=True))
     lse = (z - log_p)[:, :1]  # (N, 1)
     loss = -((1 - s) * hit + s / V) * log_p  # (N, V)
-    loss = xp.where(kept, loss.sum(axis=1, keepdims=True) + z_loss * lse**2, 0)[:, 0].astype(x.dtype)
+    loss = xp.where(kept, loss.sum(axis=1, keepdims=True) + z_loss * lse**2, 0)[:, 0].astype(wide_dtype(x.dtype))
     if not needs_grad:
         return loss, None, None
     p = xp.exp(log_p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..checks import check_arrays, check_shape
+from ..checks import check_arrays, check_shape, check_wide
 from ..dispatch import implementation
 
 
@@ -17,7 +17,7 @@ def rmsnorm_forward(
     floating dtype.
 
     Returns out (..., N) and rstd (...,), and with a residual, as third, total = x + residual, which is then what the
-    backward pass calls x. All in the dtype of x.
+    backward pass calls x. All in the dtype of x, but rstd float32 beside 16 bits (float16, bfloat16).
     TypeError for dtypes that differ, ValueError for shapes that do not fit.
     """
     _check("rmsnorm_forward", x, weight=weight, residual=residual)
@@ -44,7 +44,10 @@ def rmsnorm_backward(
     dweight    an array to add the sum into, which is then returned; None makes a new one
     Bitwise the same for any number of threads. Errors as in forward.
     """
-    _check("rmsnorm_backward", x, weight=weight, dout=dout, rstd=rstd, dresidual=dresidual, dweight=dweight)
+    check_arrays("rmsnorm_backward", x=x)
+    check_wide("rmsnorm_backward", "x", x, rstd=rstd)
+    _check("rmsnorm_backward", x, weight=weight, dout=dout, dresidual=dresidual, dweight=dweight)
+    check_shape("rmsnorm_backward", "rstd", rstd, x.shape[:-1], f"as x is {x.shape}")
     return implementation("rmsnorm", impl, x).rmsnorm_backward(dout, x, weight, rstd, dresidual, dweight)
 
 
@@ -53,6 +56,6 @@ def _check(kernel: str, x: Any, **others: Any) -> None:
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"{kernel}: x has shape {x.shape}, expected (..., N) with N >= 1: no mean over nothing")
     for name, array in others.items():
-        shape = x.shape[-1:] if name in ("weight", "dweight") else x.shape[:-1] if name == "rstd" else x.shape
+        shape = x.shape[-1:] if name in ("weight", "dweight") else x.shape
         if array is not None and array.shape != shape:
             check_shape(kernel, name, array, shape, f"as x is {x.shape}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import array_module
+from ..checks import wide_dtype
 
 
 def rmsnorm_forward(x: Any, weight: Any | None, eps: float, residual: Any | None) -> tuple[Any, ...]:
@@ -19,7 +20,7 @@ def rmsnorm_forward(x: Any, weight: Any | None, eps: float, residual: Any | None
     wide = total.astype(xp.float64)  # (..., N)
     rstd = 1 / xp.sqrt((wide**2).mean(axis=-1, keepdims=True) + eps)  # (..., 1)
     out = wide * rstd if weight is None else wide * rstd * weight  # (..., N)
-    results = out.astype(x.dtype), rstd[..., 0].astype(x.dtype)
+    results = out.astype(x.dtype), rstd[..., 0].astype(wide_dtype(x.dtype))
     return results if residual is None else (*results, total)
 
 
