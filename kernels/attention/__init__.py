@@ -4,11 +4,14 @@
 
 Shapes, checked here once for every implementation:
 
-    q            (B, H, T, D)       T queries, D <= 256 channels, float32 or float64
+    q            (B, H, T, D)       T queries, D <= 256 channels; float32, float64, float16 or bfloat16
     k, v         (B, H_kv, S, D)    S keys; H_kv divides H, and query head h reads kv head h // (H // H_kv)
     bias         None, or broadcastable to (B, H, T, S): bool (True = takes part) or float (added to the scaled
                  scores; -inf = takes no part). A constant: it gets no gradient.
     out, lse     (B, H, T, D), (B, H, T)   lse = log-sum-exp of a query's scores; what the backward pass needs
+
+All arrays have the dtype of q, but for float16 and bfloat16, which are computed in float32 and rounded: their lse is
+float32.
 
 Which keys query i sees (all three must hold):
 
@@ -23,7 +26,8 @@ Two more options:
                  `philox_uniform((B, H, T, S), seed, position)` >= dropout_p keeps; no mask is stored. With the seed and
                  position of the forward call the backward pass drops the same
     bf16         products of operands rounded to bfloat16 with float32 sums; softmax, inputs and results stay float32.
-                 Twice as fast where the CPU multiplies bfloat16 (AVX512_BF16), an error where it does not
+                 Twice as fast where the CPU multiplies bfloat16 (AVX512_BF16), an error where it does not. On a GPU
+                 the tensor cores' way: results are float32, but were rounded to bfloat16, too
 
 What a query does not see has no part in its result, not even as 0 * NaN: NaN or 1e30 in a masked key stays there. A
 query that sees nothing gives out = 0, lse = -inf and zero gradients.
@@ -37,12 +41,15 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+
 from ..arrays import array_module, is_array
 from ..checks import check_arrays, check_shape
 from ..dispatch import implementation
 from ..random import check_key
 
 MAX_HEAD_DIM = 256
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def attention_forward(
@@ -63,7 +70,8 @@ def attention_forward(
 ) -> tuple[Any, Any]:
     """Attention of queries q (B, H, T, D) over keys and values k, v (B, H_kv, S, D): (out, lse).
 
-    out (B, H, T, D) and lse (B, H, T) have the dtype of q. scale None means 1 / sqrt(D); impl: see `kernels.dispatch`.
+    out (B, H, T, D) has the dtype of q; lse (B, H, T), too, or float32. scale None means 1 / sqrt(D); impl: see
+    `kernels.dispatch`.
 
     >>> import numpy as np
     >>> q, k, v = np.zeros((3, 1, 1, 2, 4), np.float32); v[0, 0, 1] = 1    # equal scores: the mean of what is seen
@@ -74,10 +82,10 @@ def attention_forward(
     """
     bias, options = _check(q, k, v, causal, offset, window, bias, scale)
     options |= _check_extras(q, dropout_p, seed, position, bf16)
-    module = _implementation(impl, q, options)
+    module = implementation("attention", impl, q)
     if q.size == 0 or k.size == 0:  # nobody asks, or nothing to see
         xp = array_module(q)
-        return xp.zeros(q.shape, q.dtype), xp.full(q.shape[:3], -xp.inf, q.dtype)
+        return xp.zeros(q.shape, q.dtype), xp.full(q.shape[:3], -xp.inf, _lse_dtype(q))
     return module.attention_forward(q, k, v, bias, **options)
 
 
@@ -106,11 +114,14 @@ def attention_backward(
     """
     bias, options = _check(q, k, v, causal, offset, window, bias, scale)
     options |= _check_extras(q, dropout_p, seed, position, bf16)
-    check_arrays("attention", q=q, dout=dout, out=out, lse=lse)
+    check_arrays("attention", q=q, dout=dout, out=out)
+    check_arrays("attention", lse=lse)
+    if array_module(lse) is not array_module(q) or lse.dtype != _lse_dtype(q):
+        raise TypeError(f"attention: lse is {lse.dtype}, but next to q of {q.dtype} it must be {_lse_dtype(q)}")
     check_shape("attention", "dout", dout, q.shape, "the shape of q")
     check_shape("attention", "out", out, q.shape, "the shape of q")
     check_shape("attention", "lse", lse, q.shape[:3], "one for each query")
-    module = _implementation(impl, q, options)
+    module = implementation("attention", impl, q)
     if q.size == 0 or k.size == 0:
         xp = array_module(q)
         return xp.zeros(q.shape, q.dtype), xp.zeros(k.shape, k.dtype), xp.zeros(v.shape, v.dtype)
@@ -125,8 +136,8 @@ def _check(
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4:
             raise ValueError(f"attention: {name} must have 4 axes (batch, heads, length, head dim), got {x.shape}")
-    if q.dtype.itemsize not in (4, 8):
-        raise TypeError(f"attention: q is {q.dtype}; float32 and float64 are supported")
+    if q.dtype.name not in _DTYPES:
+        raise TypeError(f"attention: q is {q.dtype}; {', '.join(_DTYPES)} are supported")
     if k.shape != v.shape:
         raise ValueError(f"attention: k and v must have the same shape, got k {k.shape} and v {v.shape}")
     B, H, T, D = q.shape
@@ -160,14 +171,8 @@ def _check_extras(q: Any, p: float, seed: int, position: int, bf16: bool) -> dic
     return ({"dropout": (float(p), int(seed), int(position))} if p else {}) | ({"bf16": True} if bf16 else {})
 
 
-def _implementation(impl: str | None, q: Any, options: dict[str, Any]) -> Any:
-    """The CUDA kernel knows neither dropout nor bf16: the reference takes its place unless it was asked for by name."""
-    module = implementation("attention", impl, q)
-    if not module.__name__.endswith("cuda") or not options.keys() & {"dropout", "bf16"}:
-        return module
-    if impl == "cuda":
-        raise NotImplementedError("attention: the CUDA kernel has no dropout_p and no bf16 yet; pass impl='reference'")
-    return implementation("attention", "reference", q)
+def _lse_dtype(q: Any) -> Any:
+    return q.dtype if q.dtype.itemsize > 2 else np.dtype(np.float32)
 
 
 def _check_bias(bias: Any, q: Any, full: tuple[int, ...]) -> Any:

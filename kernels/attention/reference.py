@@ -21,6 +21,8 @@ backward, from dout, in matrices:
 
 With dropout the weights are p_ij keep_ij / (1 - dropout_p), in out, dV and dP; lse is of p itself.
 
+float16 and bfloat16 are computed in float32 and rounded once, at the end.
+
 The whole (T, S) array of scores is in memory here; the other implementations never hold it.
 """
 
@@ -50,6 +52,10 @@ def attention_forward(
 ) -> tuple[Any, Any]:
     """See `kernels.attention`, which checks the arguments. (out (B, H, T, D), lse (B, H, T))."""
     xp = array_module(q)
+    if q.dtype.itemsize == 2:
+        mask: dict[str, Any] = {"causal": causal, "offset": offset, "window": window}
+        out, lse = attention_forward(*_widened(q, k, v, bias), scale=scale, dropout=dropout, **mask)
+        return out.astype(q.dtype), lse
     q, k, v = _rounded(bf16, q, k, v)
     k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, D)
     s, seen = _scores(q, k, bias, causal, offset, window, scale)  # (B, H, T, S)
@@ -84,6 +90,11 @@ def attention_backward(
 ) -> tuple[Any, Any, Any]:
     """See `kernels.attention`. (dq (B, H, T, D), dk (B, H_kv, S, D), dv (B, H_kv, S, D))."""
     xp = array_module(q)
+    if q.dtype.itemsize == 2:
+        mask: dict[str, Any] = {"causal": causal, "offset": offset, "window": window}
+        grads = attention_backward(*_widened(dout, q, k, v, out, lse, bias), scale=scale, dropout=dropout, **mask)
+        dq, dk, dv = (x.astype(q.dtype) for x in grads)
+        return dq, dk, dv
     delta = (dout * out).sum(axis=-1, keepdims=True)  # (B, H, T, 1)
     q, k, v, dout = _rounded(bf16, q, k, v, dout)
     shared = k.shape  # (B, H_kv, S, D)
@@ -129,6 +140,11 @@ def _drop(x: Any, dropout: tuple[float, int, int] | None) -> tuple[Any, Any]:
     p, seed, position = dropout
     kept = philox_uniform(x.shape, seed, position, xp.dtype(xp.float32), xp) >= xp.float32(p)
     return xp.where(kept, x * (1 / (1 - p) if p < 1 else 0.0), 0).astype(x.dtype), kept
+
+
+def _widened(*arrays: Any) -> list[Any]:
+    """The floating ones as float32."""
+    return [x if x is None or x.dtype == bool else x.astype(np.float32) for x in arrays]
 
 
 def _rounded(bf16: bool, *arrays: Any) -> tuple[Any, ...]:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from attention_oracle import NAMES, check, inputs, keep
 
-import kernels.attention
-from kernels.attention import attention_backward, attention_forward, cuda, reference
+from kernels.attention import attention_backward, attention_forward, reference
 from kernels.attention.decode import CUT, QUERIES
 from kernels.attention.rooms import BLOCK_Q, backward_parts, backward_sizes, forward_sizes
 
@@ -199,14 +198,3 @@ def test_dropout_counts_as_an_array_of_weights_would():
     options = dict(causal=False, offset=0, window=None, scale=0.25)
     want = reference.attention_forward(q, k, v, None, **options, dropout=(0.5, 1, 0))[0]
     assert np.allclose(draw[0], want, atol=1e-5)
-
-
-def test_the_cuda_kernel_is_not_asked_for_what_it_has_not(monkeypatch):
-    _, q, k, v = inputs(T=9)
-    want = attention_forward(q, k, v, dropout_p=0.5, impl="reference")[0]
-    found = kernels.attention.implementation
-    choose = lambda name, impl, x: found(name, impl, x) if impl == "reference" else cuda  # noqa: E731
-    monkeypatch.setattr(kernels.attention, "implementation", choose)
-    assert np.array_equal(attention_forward(q, k, v, dropout_p=0.5)[0], want)
-    with pytest.raises(NotImplementedError, match="no dropout_p and no bf16"):
-        attention_forward(q, k, v, dropout_p=0.5, impl="cuda")

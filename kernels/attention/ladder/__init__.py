@@ -4,6 +4,8 @@ Each file has one function, attention(q, k, v, causal) -> out for float32 arrays
 C order, and says at the top what it changes, why that is faster, and what it reached. Read them in order;
 `python -m bench ladder attention` runs them.
 
+The same way on a GPU begins at cuda_1_scalar.cu and goes by the numbers; `kernels.attention.cuda.RUNGS` lists it.
+
 Shares of the limit are for (1, 8, 1024, 64) on one core of AMD Zen 4 with AVX-512, which multiplies and adds 116
 GFLOP/s of float32; causal is counted as half the work.
 """
