@@ -41,7 +41,8 @@ from .writes import mark_written
 __version__ = "0.1.0"
 
 _LATER = (
-    "baselines", "data", "explain", "generation", "models", "nn", "optim", "recipes", "testing", "text", "training",
+    "baselines", "cuda", "data", "explain", "generation", "models", "nn", "optim", "recipes", "testing", "text",
+    "training",
 )  # fmt: skip
 
 

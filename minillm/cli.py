@@ -36,7 +36,7 @@ def _run(parsed: argparse.Namespace) -> int:
     import numpy as np
 
     from .data import DataError
-    from .errors import DeviceError
+    from .errors import DeviceError, OutOfMemory, gpu_is_full
     from .training import NonFiniteLoss, RunError
 
     try:
@@ -51,7 +51,10 @@ def _run(parsed: argparse.Namespace) -> int:
         print(f"minillm {parsed.command}: {error}", file=sys.stderr)
         return 2
     except MemoryError as error:
-        print(f"minillm {parsed.command}: not enough memory ({str(error) or 'a file too long?'})", file=sys.stderr)
+        full = gpu_is_full(error) or error  # an op's is a sentence already; an optimizer's comes as CuPy's
+        main_memory = f"not enough memory ({str(full) or 'a file too long?'})"
+        said = str(full).splitlines()[0] if isinstance(full, OutOfMemory) else main_memory
+        print(f"minillm {parsed.command}: {said}", file=sys.stderr)
         return 2
 
 

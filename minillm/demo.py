@@ -76,5 +76,9 @@ def add_section(report: Report, outcome: Outcome) -> None:
     report.text(
         f"Data: {outcome.data}. The model has {count:,} parameters and trained for {seconds:.0f} seconds.{stopped}"
     )
+    if next(iter(outcome.model.parameters())).device == "cuda":
+        from .cuda import memory
+
+        report.text(f"GPU memory when this page was written: {memory()}.")
     report.metrics(outcome.metrics)
     outcome.draw(report)

@@ -6,7 +6,6 @@ way to bring a NumPy array there, and a way back; nothing else in the project kn
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,12 +14,14 @@ import numpy as np
 from kernels.arrays import array_module, is_array
 from kernels.arrays import register as _register_arrays
 
+from . import capture
 from .errors import DeviceError
 
 __all__ = [
     "array_module",
     "array_module_of",
     "device_of",
+    "in_use",
     "is_array",
     "is_available",
     "register",
@@ -45,30 +46,25 @@ def register(name: str, module: Any, array_type: type, from_numpy: Callable, to_
 
 
 def _device(name: str) -> _Device:
-    name = str(name).split(":")[0]
+    name, _, number = str(name).partition(":")
+    if number not in ("", "0"):
+        raise DeviceError(
+            f'device "{name}:{number}": one GPU is used, the first that the driver shows; to make it GPU {number}, '
+            f"set CUDA_VISIBLE_DEVICES={number} before Python starts"
+        )
     if name == "cuda" and "cuda" not in _devices:
-        cupy = _import_cupy()
+        from .cuda.found import find_cupy
+
+        cupy = find_cupy()
         register("cuda", cupy, cupy.ndarray, cupy.asarray, cupy.asnumpy)
     if name not in _devices:
         raise DeviceError(f"no device {name!r}: this machine knows {', '.join(sorted({*_devices, 'cuda'}))}")
     return _devices[name]
 
 
-def _import_cupy() -> Any:
-    if importlib.util.find_spec("cupy") is None:
-        raise DeviceError(
-            'device "cuda" needs CuPy, which is not installed. In the project folder: pip install -e ".[cuda13]" '
-            "(or .[cuda12]); or leave --device out, and everything runs on the CPU"
-        )
-    import cupy
-
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:
-        raise DeviceError(f'device "cuda": CuPy is installed, but no NVIDIA driver answers ({error})') from error
-    if count == 0:
-        raise DeviceError('device "cuda": the NVIDIA driver reports no GPU')
-    return cupy
+def in_use(name: str) -> bool:
+    """True once somebody has asked for that device, and it was there."""
+    return name in _devices
 
 
 def is_available(name: str = "cuda") -> bool:
@@ -98,7 +94,11 @@ def device_of(x: Any) -> str:
 def to_device(x: Any, name: str) -> Any:
     """The array on another device; itself if it is there already."""
     target = _device(name)
-    return x if array_module(x) is target.module else target.from_numpy(to_numpy(x))
+    if array_module(x) is target.module:
+        return x
+    if capture.begun:
+        capture.refuse("an array is copied between main memory and the GPU", "copy it before, or give it to the graph")
+    return target.from_numpy(to_numpy(x))
 
 
 def to_numpy(x: Any) -> np.ndarray:

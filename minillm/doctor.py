@@ -29,7 +29,7 @@ def examine() -> list[Fact]:
         )
     ]
     facts += [_version(name) for name in ("minillm", "numpy", "numba", "safetensors", "rich", "matplotlib")]
-    facts += [_blas(), _threads(), _simd(), _gpu(), _kernels()]
+    facts += [_blas(), _threads(), _simd(), _gpu(), _nvrtc(), _compiler(), _kernels()]
     facts += [
         _optional("torch", "bench", "comparisons with PyTorch"),
     ]
@@ -107,18 +107,46 @@ def _simd() -> Fact:
 
 
 def _gpu() -> Fact:
-    from .device import array_module_of
+    from .cuda import find_cupy, memory
+    from .cuda.found import version
     from .errors import DeviceError
 
     try:
-        cupy = array_module_of("cuda")
+        cupy = find_cupy()
     except DeviceError as error:
         return Fact("GPU", "none in use", True, f"{error}; everything runs on the CPU")
-    properties = cupy.cuda.runtime.getDeviceProperties(0)
-    memory = properties["totalGlobalMem"] / 2**30
-    major, minor = properties["major"], properties["minor"]
-    text = f"{properties['name'].decode()}, sm_{major}{minor}, {memory:.0f} GiB, CuPy {cupy.__version__}"
-    return Fact("GPU", text, major * 10 + minor >= 75)
+    runtime = cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(runtime.getDevice())
+    text = (
+        f"{properties['name'].decode()}, sm_{properties['major']}{properties['minor']}, CuPy {cupy.__version__} for "
+        f"CUDA {version(runtime.runtimeGetVersion())}, "
+        f"driver for CUDA {version(runtime.driverGetVersion())}; {memory()}"
+    )
+    return Fact("GPU", text, True)
+
+
+def _nvrtc() -> Fact:
+    """The compiler of CUDA kernels: it needs no GPU, so that kernels can be checked anywhere."""
+    advice = 'pip install -e ".[cuda13]" (or .[cuda12]) in the project folder'
+    if importlib.util.find_spec("cupy") is None:
+        return Fact("NVRTC", "not installed (it comes with CuPy's extra, and compiles CUDA kernels)", True, advice)
+    try:
+        from cupy.cuda import nvrtc
+
+        major, minor = nvrtc.getVersion()
+    except Exception as error:
+        return Fact("NVRTC", f"CuPy finds none ({(str(error).splitlines() or ['?'])[0]})", False, advice)
+    return Fact("NVRTC", f"{major}.{minor}, compiles CUDA kernels for all GPUs, with one or without", True)
+
+
+def _compiler() -> Fact:
+    """What the simulator of CUDA compiles kernels with."""
+    from kernels.simulator import NoCompiler, compiler
+
+    try:
+        return Fact("C++ compiler", f"{compiler()}, for the simulator of CUDA kernels", True)
+    except NoCompiler as error:
+        return Fact("C++ compiler", "none found (only for the simulator of CUDA kernels)", True, str(error))
 
 
 def _kernels() -> Fact:

@@ -15,6 +15,25 @@ class GraphError(RuntimeError):
     """The recorded graph cannot give the gradient that was asked for."""
 
 
+class OutOfMemory(MemoryError):
+    """An array did not fit into the GPU's memory."""
+
+
+MEMORY_ADVICE = (
+    "lower the batch size or the context, compute blocks again for their gradient (checkpoint_blocks), or train in "
+    "16 bits (precision)"
+)
+
+
+def gpu_is_full(error: Exception) -> OutOfMemory | None:
+    """CuPy's OutOfMemoryError in a sentence; None for any other error."""
+    if type(error).__name__ != "OutOfMemoryError" or type(error).__module__.split(".")[0] != "cupy":
+        return None
+    from .cuda.pool import out_of_memory
+
+    return OutOfMemory(out_of_memory(error))
+
+
 def describe(x: Any) -> str:
     """`float32 (3, 4) on cpu` for arrays and tensors, the value itself for settings.
 
@@ -49,13 +68,15 @@ def explain(call: Any, args: tuple, settings: dict, error: Exception) -> Excepti
             f"{call.__name__}: its arguments are on different devices ({', '.join(devices)}):{listing}\n"
             f"  move one of them first: x.to({devices[0]!r}) or x.to({devices[1]!r})"
         )
+    if (full := gpu_is_full(error)) is not None:
+        return OutOfMemory(f"{call.__name__.lstrip('_')}: {full}{listing}")
     hint = ""
     if call.broadcasting and "broadcast" in str(error):
         hint = (
             "\n  broadcasting aligns shapes from the right, sizes must be equal or 1: reshape or unsqueeze one of them"
         )
     message = f"{call.__name__.lstrip('_')}: {error}{listing}{hint}"
-    if isinstance(error, (DeviceError, GraphError)):
+    if isinstance(error, (DeviceError, GraphError, OutOfMemory)):
         return type(error)(message)
     kind = next(
         (k for k in (IndexError, ValueError, TypeError, NotImplementedError, MemoryError) if isinstance(error, k)), None

@@ -18,6 +18,7 @@ import numpy as np
 
 import kernels
 
+from . import capture
 from .device import array_module_of
 
 
@@ -65,6 +66,11 @@ class Generator:
 
     def reserve(self, count: int) -> tuple[int, int]:
         """(seed, position) of `count` words that no other draw will use."""
+        if capture.recorded:
+            capture.refuse(
+                "random numbers are drawn at a seed and a position",
+                "set dropout to 0, or draw outside and pass them in",
+            )
         at = self.seed, self.position
         self.position += (count + 3) // 4
         return at

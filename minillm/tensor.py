@@ -187,7 +187,12 @@ class Tensor:
         seed = _cotangent(self, gradient, create_graph)
         keep = create_graph if retain_graph is None else retain_graph
         fill = not create_graph
-        found = engine.gradients([self.node], [seed], retain_graph=keep, create_graph=create_graph, fill=fill)
+        try:
+            found = engine.gradients([self.node], [seed], retain_graph=keep, create_graph=create_graph, fill=fill)
+        except MemoryError as error:
+            if (full := errors.gpu_is_full(error)) is None:
+                raise
+            raise full from error
         for node, g in found.items():
             leaf = node.leaf()
             if leaf is None:

@@ -33,6 +33,7 @@ def generate(
     generators: Sequence[Any] | None = None,
     on_token: Callable[[int, int], Any] | None = None,
     vocab_size: int | None = None,
+    recorded: bool = False,
 ) -> list[np.ndarray]:
     """Each prompt followed by new tokens: a list of int64 arrays in main memory, in the order of the prompts.
 
@@ -44,6 +45,7 @@ def generate(
     generators  a Generator for each prompt, instead of those that the seed makes
     on_token    called with (index of the prompt, new token) as soon as there is one; a true answer ends that text
     vocab_size  only ids below it are chosen: of a tokenizer that has fewer than the model. None: all
+    recorded    on a GPU: each token's step as one recorded launch (recorded.py), for long texts of small models
 
     The model sees the last `context` tokens of a prompt. When the context is full the cache is dropped and the last
     context / 2 tokens are read again, so that it sees between context / 2 and context tokens of a long text.
@@ -66,7 +68,7 @@ def generate(
     live = list(range(len(texts)))  # texts that go on: text live[b] is row b of the batch
     if live and max_new_tokens:
         with evaluation(model):
-            reader = Reader(model, texts, max(map(len, texts)) + max_new_tokens, vocab_size)
+            reader = Reader(model, texts, max(map(len, texts)) + max_new_tokens, vocab_size, recorded)
             logits = reader.first()  # (B, V)
             while True:
                 tokens, going = [], []

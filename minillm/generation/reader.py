@@ -30,14 +30,24 @@ class Reader:
     texts       id arrays, each with at least one token
     room        the most tokens that a text will have: the cache is made no larger than needed. None: the context
     vocab_size  V, where that is less than the model's: logits of further ids are left out. None: the model's
+    recorded    a GPU takes each step as one recorded launch, see recorded.py
     """
 
-    def __init__(self, model: GPT, texts: Sequence[Any], room: int | None = None, vocab_size: int | None = None):
+    def __init__(
+        self,
+        model: GPT,
+        texts: Sequence[Any],
+        room: int | None = None,
+        vocab_size: int | None = None,
+        recorded: bool = False,
+    ):
         self.model, self.texts, self.vocab_size = model, [[int(i) for i in text] for text in texts], vocab_size
         self.context = model.config.context
         self.capacity = self.context if room is None else min(self.context, room)
         self.seen = [min(len(text), self.context) for text in self.texts]  # of each text, its last so many tokens
         self.cache: KVCache | None = None
+        self.recorded = recorded
+        self._step: Any = None  # once it is recorded
 
     def first(self) -> np.ndarray:
         """(B, V) float64 in main memory: logits of the token after each text."""
@@ -49,6 +59,7 @@ class Reader:
         ids = np.zeros((len(self.texts), length), np.int64)
         for b, text in enumerate(self.texts):
             ids[b, starts[b] :] = text[-self.seen[b] :]
+        self._step = None
         self.cache = self.model.new_cache(len(ids), max(length, self.capacity), starts if any(starts) else None)
         return self._read(ids)
 
@@ -59,6 +70,12 @@ class Reader:
             self.seen[b] += 1
         if self.cache is None or self.cache.length == self.cache.capacity:
             return self.first()
+        if self.recorded:
+            if self._step is None:
+                from .recorded import RecordedStep
+
+                self._step = RecordedStep(self.model, self.cache)
+            return self._checked(self._step(tokens))
         return self._read(np.array(tokens, np.int64)[:, None])
 
     def select(self, rows: Sequence[int]) -> None:
@@ -66,13 +83,20 @@ class Reader:
         self.texts = [list(self.texts[r]) for r in rows]
         self.seen = [self.seen[r] for r in rows]
         if self.cache is not None:
+            if self._step is not None:  # of another number of rows, or of other memory
+                self.cache.steady(False)
+                self._step = None
             self.cache.reorder(rows)
 
     @no_grad()
     def _read(self, ids: np.ndarray) -> np.ndarray:
         device = self.model.token.weight.device
         hidden = self.model.hidden(as_tensor(ids).to(device), self.cache)  # (B, T, width)
-        logits = to_numpy(self.model.logits(hidden[:, -1]).data)[:, : self.vocab_size].astype(np.float64)  # (B, V)
+        return self._checked(self.model.logits(hidden[:, -1]).data)
+
+    def _checked(self, on_device: Any) -> np.ndarray:
+        """Logits (B, V) in main memory, or an error that they are broken."""
+        logits = to_numpy(on_device)[:, : self.vocab_size].astype(np.float64)
         if np.isnan(logits).any() or np.isposinf(logits).any() or np.isneginf(logits).all(-1).any():
             raise ValueError(
                 "generate: the model's logits are NaN or infinite; its weights are broken (a training that diverged?)"

@@ -183,6 +183,8 @@ class GPT(nn.Module):
                 )
         if cache is not None:
             cache.check(B, T)
+        if cache is not None and cache.place is not None:
+            return ids, *self._begin_steady(ids, cache)
         before = 0 if cache is None else cache.length
         start = None if cache is None or cache.start is None or not cache.start.any() else cache.start
         x = self.token(ids)
@@ -194,6 +196,21 @@ class GPT(nn.Module):
                 at = np.maximum(places - start[:, None], 0) if start is not None else document_positions(documents)
                 x = x + self.position(to_device(at, x.device))  # (B, T, width)
         return ids, self._plan(T, before, start, documents, x), self.dropout(x)
+
+    def _begin_steady(self, ids: Tensor, cache: KVCache) -> tuple[Plan, Tensor]:
+        """`_begin` for one token of each row, behind a cache whose length only the device knows."""
+        if ids.shape[1] != 1 or self.config.position == "alibi":
+            raise ValueError(
+                f"GPT: a steady cache takes one token of each row, and no ALiBi; got {ids.shape[1]} tokens, "
+                f"position={self.config.position!r}"
+            )
+        x, rotary = self.token(ids), None  # (B, 1, width)
+        if self.position is not None:
+            x = x + Tensor(self.position.weight.data[cache.places()])
+        if self.config.position == "rotary":
+            cos, sin = self._rotary(0, cache.capacity, x)
+            rotary = cos[cache.place], sin[cache.place]  # (1, D/2)
+        return Plan(None, rotary, cache.seen(self.config.window)), x
 
     def _plan(self, T: int, before: int, start: Any, documents: Any, x: Tensor) -> Plan:
         c, mask, bias = self.config, None, None

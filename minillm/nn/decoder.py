@@ -9,6 +9,7 @@ import numpy as np
 import kernels
 
 from .. import functional as F
+from ..device import array_module
 from ..tensor import Tensor
 from . import init
 from .dropout import Dropout
@@ -89,6 +90,8 @@ class CausalSelfAttention(Module):
         if plan.rotary is not None:
             q, k = kernels.rotary_forward(q, *plan.rotary), kernels.rotary_forward(k, *plan.rotary)
         k, v = cache.append(layer, k, v)  # (B, H_kv, offset + T, D)
+        if plan.offset is None:
+            return Tensor(_one_token(q, k, v, plan.mask).reshape(B, T, self.heads * self.head_dim))
         out = F.scaled_dot_product_attention(
             Tensor(q), Tensor(k), Tensor(v), plan.mask, is_causal=True, enable_gqa=True, offset=plan.offset,
             window=self.window,
@@ -110,6 +113,16 @@ class CausalSelfAttention(Module):
         grouped = "" if self.kv_heads == self.heads else f", kv_heads={self.kv_heads}"
         window = "" if self.window is None else f", window={self.window}"
         return f"heads={self.heads}{grouped}, head_dim={self.head_dim}{window}, dropout={self.dropout}"
+
+
+def _one_token(q: Any, k: Any, v: Any, seen: Any) -> Any:
+    """Attention of one query for each head, q (B, H, 1, D) -> the same shape, over a cache k, v (B, H_kv, S, D) of
+    which it sees `seen` (B or 1, 1, 1, S). Two products and a softmax: the same launches whatever the cache holds."""
+    B, H, _, D = q.shape
+    xp, heads = array_module(q), q.reshape(B, k.shape[1], -1, D)  # (B, H_kv, H / H_kv, D): those that share a head
+    scores = F.matmul(heads, k.swapaxes(-1, -2)) * D**-0.5  # (B, H_kv, H / H_kv, S)
+    weights = F.softmax(xp.where(seen, scores, -np.inf).astype(q.dtype, copy=False))
+    return F.matmul(weights, v).reshape(B, H, 1, D)
 
 
 class DecoderBlock(Module):

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import functional as F
 from ..device import array_module, to_device, to_numpy
+from ..ops.index import right_indices
 from .containers import ModuleList
 from .linear import Linear
 from .module import Module
@@ -55,20 +56,25 @@ class MixtureOfExperts(Module):
         tokens = F.reshape(x, (-1, x.shape[-1]))  # (N, width)
         p = F.softmax(self.router(tokens), dim=-1)  # (N, E)
         chosen = np.argsort(-to_numpy(p.detach().data), axis=-1, kind="stable")[:, : self.top_k]  # (N, k)
-        kept = F.gather(p, 1, to_device(chosen, x.device))  # (N, k)
+        with right_indices():
+            y, parts = self._mixed(tokens, p, chosen)
+        self.balance = self._balance(p, chosen) if self.training and parts else None
+        return F.reshape(y, x.shape)
+
+    def _mixed(self, tokens: Any, p: Any, chosen: Any) -> tuple[Any, list]:
+        """(y (N, width), the experts' results); chosen (N, k), in main memory."""
+        kept = F.gather(p, 1, to_device(chosen, tokens.device))  # (N, k)
         weights = kept / F.sum(kept, -1, True)
         whose, parts, room = [], [], self._room(len(chosen))
         for e, expert in enumerate(self.experts):
             token, place = (index[:room] for index in np.nonzero(chosen == e))  # in the order of the tokens
             if len(token):
-                token, place = to_device(token, x.device), to_device(place, x.device)
+                token, place = to_device(token, tokens.device), to_device(place, tokens.device)
                 whose.append(token)
                 parts.append(expert(F.index_select(tokens, 0, token)) * F.unsqueeze(weights[token, place], -1))
         xp = array_module(tokens.data)
         zeros = xp.zeros(tokens.shape, tokens.dtype)
-        y = F.index_add(zeros, 0, xp.concatenate(whose), F.cat(parts, 0)) if parts else tokens
-        self.balance = self._balance(p, chosen) if self.training and parts else None
-        return F.reshape(y, x.shape)
+        return F.index_add(zeros, 0, xp.concatenate(whose), F.cat(parts, 0)) if parts else tokens, parts
 
     def _room(self, tokens: int) -> int | None:
         if self.capacity_factor is None or not self.training:  # in use a text must not depend on what else is read

@@ -12,12 +12,12 @@ import numpy as np
 
 
 class Plan(NamedTuple):
-    """offset   tokens that stand before these, in a cache
+    """offset   tokens that stand before these, in a cache; None: only the device knows, and the mask says all
     rotary   (cos, sin), (T, D/2) each, of these tokens' positions; None: no rotary embedding
     mask     broadcastable to (B, H, T, offset + T), as attention's attn_mask, beside causality; None: nothing more
     """
 
-    offset: int = 0
+    offset: int | None = 0
     rotary: tuple[Any, Any] | None = None
     mask: Any = None
 

@@ -15,10 +15,11 @@ import numpy as np
 import kernels
 
 from ..device import array_module
+from ..dtypes import is_floating
 from ..engine import op
 from ..precision import in_bf16
 from ..random import Generator, default_generator
-from .arrays import array_of
+from .arrays import array_of, by_kernel
 from .dropout import dropout_at
 from .elementwise import masked_fill, to_dtype
 from .linalg import matmul
@@ -72,7 +73,7 @@ def scaled_dot_product_attention(
     settings = (bool(is_causal), offset, window, scale)
     drop = reserve_dropout(dropout_p, (*q.shape[:3], k.shape[2]), generator)
     differentiable_mask = getattr(mask, "requires_grad", False)
-    if not differentiable_mask and key.shape == value.shape and fits_kernel(q.dtype, q.shape[-1]):
+    if not differentiable_mask and key.shape == value.shape and fits_kernel(q, q.shape[-1]):
         out = _scaled_dot_product_attention(q, k, v, mask, *settings, drop)
     else:
         out = attention_composite(q, k, v, mask, *settings, drop)
@@ -106,9 +107,11 @@ def attention_weights(
     return weights if poisoned is None else masked_fill(weights, poisoned, math.nan)
 
 
-def fits_kernel(dtype: Any, head_dim: int) -> bool:
-    """Whether the kernel takes queries of this dtype and head dim."""
-    return dtype.itemsize >= 4 and head_dim <= MAX_HEAD_DIM
+def fits_kernel(x: Any, head_dim: int) -> bool:
+    """Whether the kernel takes queries of the dtype of x and this head dim; 16 bits on a GPU only."""
+    if head_dim > MAX_HEAD_DIM or x.dtype.itemsize >= 4:
+        return head_dim <= MAX_HEAD_DIM
+    return type(array_of(x)) is not np.ndarray and by_kernel("attention", array_of(x))
 
 
 def reserve_dropout(p: float, shape: tuple[int, ...], generator: Generator | None) -> tuple[float, int, int] | None:
@@ -231,7 +234,7 @@ def _check(query, key, value, mask, enable_gqa, window):
 
 
 def check_mask(name, mask, scores):
-    if mask.dtype != np.bool_ and mask.dtype.kind != "f":
+    if mask.dtype != np.bool_ and not is_floating(mask.dtype):
         raise TypeError(f"{name}: attn_mask is bool (True takes part) or float (added to the scores); got {mask.dtype}")
     shape = tuple(mask.shape)
     if len(shape) > len(scores) or any(m not in (1, n) for m, n in zip(shape[::-1], scores[::-1])):

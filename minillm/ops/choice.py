@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from kernels.arrays import array_module, is_array
 
 from ..arguments import composed
@@ -23,8 +25,15 @@ def where(condition, x, y):
     xp = array_module(condition, x, y)
     x, y = operands(x, y)
     out = xp.where(condition, x, y)
-    literals = type(x) is float or type(y) is float
-    return out.astype(DEFAULT) if literals and out.ndim and not (is_array(x) or is_array(y)) else out
+    if xp is not np and out.dtype == np.float32:  # CuPy's where knows no bfloat16
+        narrow = [a.dtype for a in (x, y) if is_array(a) and a.dtype.kind == "V"]
+        out = out.astype(narrow[0]) if narrow else out
+    if type(x) is not float and type(y) is not float:
+        return out
+    like = x if is_array(x) else y
+    if is_array(like):
+        return out if out.dtype == like.dtype else out.astype(like.dtype)  # bfloat16 and a float literal
+    return out.astype(DEFAULT) if out.ndim else out
 
 
 @where.vjp

@@ -106,7 +106,7 @@ def _(dout, logits, targets, ignore_index, label_smoothing, weight, lse):
 
 def _reduced_composite(logits, targets, ignore_index, label_smoothing, weight, reduction, keep_grad):
     rows = cross_entropy_composite(logits, targets, ignore_index, label_smoothing, weight)
-    return sum(rows) * factor_of(targets, ignore_index, weight, reduction)
+    return sum(rows) * factor_of(targets, ignore_index, weight, reduction, rows.dtype)
 
 
 @op(composite=_reduced_composite)
@@ -129,25 +129,32 @@ def _(dout, dlogits):
     return times(dlogits, dout)
 
 
-def factor_of(targets, ignore_index, weight, reduction):
-    """What each row's loss counts: 1 for a sum; 1 / (the rows that count, each with its weight) for a mean."""
+def factor_of(targets, ignore_index, weight, reduction, dtype=np.float64):
+    """What each row's loss counts: 1 for a sum; 1 / (the rows that count, each with its weight) for a mean. A number,
+    or, where Python would wait for a GPU to know it, a 0-d array of that dtype."""
     if reduction == "sum":
         return 1.0
     kept = targets != ignore_index
     xp = array_module(targets)
-    count = float(kept.sum() if weight is None else (weight[xp.where(kept, targets, 0)] * kept).sum())
+    count = kept.sum() if weight is None else (weight[xp.where(kept, targets, 0)] * kept).sum()
+    if xp is not np:
+        return (1.0 / xp.where(count == 0, 1, count).astype(xp.float64)).astype(dtype)
+    count = float(count)
     return 1.0 / (count if count else 1.0)
 
 
 def total_of(rows, factor):
-    """factor * the sum of the rows, added up in float64: a 0-d array."""
+    """factor * the sum of the rows, added up in float64: a 0-d array; of bfloat16 rows in float32, for its digits."""
     xp = array_module(rows)
-    return xp.asarray(rows.sum(dtype=xp.float64) * factor, dtype=rows.dtype)
+    dtype = xp.float32 if rows.dtype.name == "bfloat16" else rows.dtype
+    return xp.asarray(rows.sum(dtype=xp.float64) * factor, dtype=dtype)
 
 
 def times(gradient, dout):
-    """gradient * dout, dout a 0-d array: usually 1, and then there is nothing to do."""
-    return gradient if dout == 1 else gradient * dout
+    """gradient * dout, dout a 0-d array: usually 1, and then there is nothing to do; on a GPU nobody asks."""
+    if type(dout) is np.ndarray and dout == 1:
+        return gradient
+    return gradient * dout.astype(gradient.dtype, copy=False)
 
 
 def _soft_cross_entropy(input, target, weight, reduction, label_smoothing):

@@ -12,6 +12,7 @@ import numpy as np
 import kernels
 
 from ..device import array_module
+from .arrays import by_kernel
 
 
 def parse(equation: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[str], str]:
@@ -75,7 +76,7 @@ def contract(x: Any, x_labels: str, y: Any, y_labels: str, keep: set[str]) -> tu
     if not K:
         out = X * Y  # (batch, M, 1) * (batch, 1, N)
     else:
-        ours = type(X) is np.ndarray and X.dtype.kind == "f"
+        ours = (type(X) is np.ndarray and X.dtype.kind == "f") or by_kernel("matmul", X)
         out = kernels.matmul(X, Y) if ours else array_module(x).matmul(X, Y)
     labels = "".join([*batch, *M, *N])
     return out.reshape(tuple([size[c] for c in labels])), labels

@@ -18,7 +18,7 @@ from ..precision import in_bf16
 from ..recording import is_grad_enabled
 from ..summation import unbroadcast
 from .activation import gelu, relu, relu_squared, silu
-from .arrays import array_of
+from .arrays import array_of, by_kernel
 from .contract import contract, parse, sizes_of
 from .shape import diagonal
 from .views import reshape, transpose
@@ -52,9 +52,19 @@ def matmul(x: Any, y: Any) -> Any:
         x, y = promote([x, y])
     if type(x) is np.ndarray and x.dtype.kind == "f" and x.ndim > 1 and y.ndim > 1:
         return kernels.matmul(x, y)
+    if by_kernel("matmul", x):
+        return _by_cublas(x, y)
     if y.ndim == 2 and x.ndim > 2:  # one large product instead of a loop over the batch
         return (rows(x) @ y).reshape((*x.shape[:-1], y.shape[1]))
     return array_module(x, y).matmul(x, y)
+
+
+def _by_cublas(x: Any, y: Any) -> Any:
+    """On a GPU: a vector is a matrix of one row, or of one column; `cupy.matmul` is slow in 16 bits."""
+    X, Y = (x if x.ndim > 1 else x[None]), (y if y.ndim > 1 else y[:, None])
+    out = kernels.matmul(X, Y)  # (..., M, N)
+    out = out if x.ndim > 1 else out[..., 0, :]
+    return out if y.ndim > 1 else out[..., 0]
 
 
 @matmul.vjp
@@ -106,8 +116,8 @@ def linear(x: Any, weight: Any, bias: Any = None, activation: str | None = None)
         dz = dout * f'(z), z = x W^T + b        dx = dz W     dW = dz^T x     db = sum of dz over all rows
     """
     array = array_of(x)
-    fused = type(array) is np.ndarray and array.dtype.kind == "f" and weight.dtype == array.dtype
-    if not fused or (bias is not None and bias.dtype != array.dtype):  # on a GPU, or of several dtypes
+    ours = (type(array) is np.ndarray and array.dtype.kind == "f") or by_kernel("linear", array)
+    if not ours or weight.dtype != array.dtype or (bias is not None and bias.dtype != array.dtype):
         return linear_composite(x, weight, bias, activation)
     return _linear(x, weight, bias, activation)
 

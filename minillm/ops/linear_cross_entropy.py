@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 import kernels
+from kernels.arrays import array_module, is_array
 
 from ..engine import op
 from ..recording import is_grad_enabled
-from .arrays import array_of
+from .arrays import array_of, by_kernel
 from .classification import cross_entropy_composite, factor_of, reduce_rows, times, total_of
 from .elementwise import masked_fill, square, tanh, to_dtype
 from .linalg import linear
@@ -53,7 +54,8 @@ def linear_cross_entropy(
         raise TypeError(f"linear_cross_entropy: target holds class ids, of an integer dtype; got {targets.dtype}")
     input, weight = [to_dtype(a, np.float32) if a.dtype == np.float16 else a for a in (input, weight)]
     targets, x = targets.reshape(-1), input if input.ndim == 2 else reshape(input, (targets.size, input.shape[-1]))
-    if reduction == "none" or type(targets) is not np.ndarray or x.dtype != weight.dtype:
+    ours = type(targets) is np.ndarray or by_kernel("linear_cross_entropy", array_of(x))
+    if reduction == "none" or not ours or x.dtype != weight.dtype:
         rows = _linear_rows(x, weight, targets, ignore_index, label_smoothing, softcap, z_loss)
         return reduce_rows(rows, target.shape, targets, ignore_index, None, reduction)
     keep_grad = any(getattr(a, "requires_grad", False) for a in (input, weight)) and is_grad_enabled()
@@ -76,25 +78,27 @@ def _linear_composite(
     x, weight, targets, ignore_index, label_smoothing, softcap, z_loss, reduction="sum", keep_grad=True
 ):
     rows = _linear_rows(x, weight, targets, ignore_index, label_smoothing, softcap, z_loss)
-    return sum(rows) * factor_of(targets, ignore_index, None, reduction)
+    return sum(rows) * factor_of(targets, ignore_index, None, reduction, rows.dtype)
 
 
 @op(composite=_linear_composite)
 def _linear_cross_entropy(x, weight, targets, ignore_index, label_smoothing, softcap, z_loss, reduction, keep_grad):
     each = factor_of(targets, ignore_index, None, reduction)
+    known = 1.0 if is_array(each) else each  # on a GPU the factor is known later: gradients are multiplied by it then
     loss, dx, dweight = kernels.linear_cross_entropy(
-        x, weight, targets, each, ignore_index=ignore_index, label_smoothing=label_smoothing, softcap=softcap,
+        x, weight, targets, known, ignore_index=ignore_index, label_smoothing=label_smoothing, softcap=softcap,
         z_loss=z_loss, needs_grad=keep_grad,
     )  # fmt: skip
-    return total_of(loss, each), {"dx": dx, "dweight": dweight}
+    return total_of(loss, each), {"dx": dx, "dweight": dweight, "later": each if is_array(each) else None}
 
 
 _linear_cross_entropy.__name__ = "linear_cross_entropy"
 
 
 @_linear_cross_entropy.vjp
-def _(dout, dx, dweight, into=None):
+def _(dout, dx, dweight, later, into=None):
     place = into[1] if into else None
+    dout = dout if later is None else dout * later
     if place is not None:
-        np.multiply(dweight, dout, out=place)
+        array_module(dweight).multiply(dweight, dout.astype(dweight.dtype, copy=False), out=place)
     return times(dx, dout), place if place is not None else times(dweight, dout)

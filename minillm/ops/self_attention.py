@@ -7,6 +7,7 @@ from typing import Any
 import kernels
 
 from ..device import array_module
+from ..dtypes import is_floating
 from ..engine import op
 from ..precision import in_bf16
 from ..random import Generator
@@ -46,11 +47,11 @@ def self_attention(
     B, T, width = qkv.shape
     if attn_mask is not None:
         check_mask("self_attention", attn_mask, (B, heads, T, T))
-        attn_mask = to_dtype(attn_mask, qkv.dtype) if attn_mask.dtype.kind == "f" else attn_mask
+        attn_mask = to_dtype(attn_mask, qkv.dtype) if is_floating(attn_mask.dtype) else attn_mask
     drop = reserve_dropout(dropout_p, (B, heads, T, T), generator)
     settings = (heads, kv_heads, attn_mask, bool(is_causal), offset, window, scale, drop)
     differentiable_mask = getattr(attn_mask, "requires_grad", False)
-    if differentiable_mask or not fits_kernel(qkv.dtype, width // (heads + 2 * kv_heads)):
+    if differentiable_mask or not fits_kernel(qkv, width // (heads + 2 * kv_heads)):
         return self_attention_composite(qkv, *settings)
     return _self_attention(qkv, *settings)
 

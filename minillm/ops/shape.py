@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from .. import capture
 from ..arguments import composed
 from ..device import array_module
 from ..dtypes import promote
@@ -39,6 +40,11 @@ __all__ = [
 # ---------------------------------------------------------------------------------------- together and apart
 
 
+def _few(tensors: Sequence[Any]) -> None:
+    if len(tensors) > 8:
+        capture.refuse("CuPy copies the addresses of more than 8 arrays to join them", "join them in parts")
+
+
 @composed
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors one after the other along an existing dim; all other sizes are equal."""
@@ -48,6 +54,8 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 @op
 def _cat(*tensors: Any, dim: int) -> Any:
     axis = axis_of(dim, tensors[0].ndim) if tensors else 0
+    if capture.recorded:
+        _few(tensors)
     out = array_module(*tensors).concatenate(promote(list(tensors)), axis=axis)
     return out, {"sizes": [t.shape[axis] for t in tensors]}
 
@@ -68,6 +76,8 @@ def _stack(*tensors: Any, dim: int) -> Any:
     if len({t.shape for t in tensors}) != 1:
         raise ValueError(f"stack needs tensors of one shape, at least one; got {[t.shape for t in tensors]}")
     axis = axis_of(dim, tensors[0].ndim + 1)
+    if capture.recorded:
+        _few(tensors)
     return array_module(*tensors).stack(promote(list(tensors)), axis=axis), {"shape": tensors[0].shape}
 
 

@@ -10,6 +10,7 @@ import kernels
 
 from ..device import array_module
 from ..engine import op
+from .arrays import by_kernel
 from .dtype import floating
 from .elementwise import exp
 
@@ -70,5 +71,5 @@ def _(dout, out, dim):
 
 
 def _by_kernel(x: Any, dim: int) -> bool:
-    """Along the last axis of a NumPy array; a rule on Tensors uses its formula."""
-    return type(x) is np.ndarray and dim in (-1, x.ndim - 1) and x.ndim > 0
+    """Along the last axis, where a kernel takes the array; a rule on Tensors uses its formula."""
+    return dim in (-1, x.ndim - 1) and x.ndim > 0 and (type(x) is np.ndarray or by_kernel("softmax", x))

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..device import array_module
 from ..tensor import Tensor
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
@@ -38,7 +39,8 @@ class Flat:
             self.starts.append(self.size)
             step = ALIGNMENT // self.dtype.itemsize
             self.size += -(-p.numel() // step) * step
-        self.data = np.zeros(self.size, self.dtype)
+        self.xp, self.kind = array_module(params[0].data), type(params[0].data)
+        self.data = self.xp.zeros(self.size, self.dtype)
         self.views = []  # weak: a reference would look like someone who holds the parameter's array
         for i, p in enumerate(self.params):
             view = self.view(self.data, i)
@@ -54,10 +56,12 @@ class Flat:
     def view(self, row: Any, i: int) -> Any:
         """Parameter i's part of a row, in its shape.
 
-        To NumPy an array over a memoryview is an array of its own: an in-place write to one parameter is then no write
-        to the others.
+        To NumPy an array over a memoryview is an array of its own, to CuPy one over a pointer: an in-place write to one
+        parameter is then no write to the others.
         """
         shape, start = self.params[i].shape, self.starts[i]
+        if self.xp is not np:
+            return self.xp.ndarray(shape, self.dtype, row.data + start * self.dtype.itemsize)
         return np.frombuffer(memoryview(row)[start : start + math.prod(shape)], self.dtype).reshape(shape)
 
     def part(self, row: Any, run: range) -> Any:
@@ -75,7 +79,7 @@ class Flat:
     def take_grad(self, i: int) -> Any:
         """Zeros for the gradient of parameter i. Where it was taken before, a new row begins."""
         if self.grad is None or self.grads[i] is not None:
-            self.grad = np.zeros(self.size, self.dtype)
+            self.grad = self.xp.zeros(self.size, self.dtype)
             self.grads = [None] * len(self.params)
         self.grads[i] = self.view(self.grad, i)
         return self.grads[i]
@@ -107,7 +111,7 @@ class Flat:
                 continue
             numbers, moved = {}, True
             for k, v in state.get(p, {}).items():
-                array = isinstance(v, np.ndarray)
+                array = type(v) is self.kind
                 numbers[k] = None if array else v
                 moved = moved and (not array or (k in self.states and v is self.states[k][i]))
             if not moved:
@@ -126,12 +130,12 @@ class Flat:
 
     def keep_state(self, run: range, new: dict[str, Any], state: dict[Tensor, dict[str, Any]]) -> None:
         """After a step: what the update left in the state of the run becomes the state of its parameters."""
-        numbers = {k: v for k, v in new.items() if not (isinstance(v, np.ndarray) and v.ndim)}
+        numbers = {k: v for k, v in new.items() if not (type(v) is self.kind and v.ndim)}
         rows = {k: v for k, v in new.items() if k not in numbers}
         for name, row in rows.items():
             self._row(name)
             kept = self.part(self.state[name], run)
-            if kept.ctypes.data != row.ctypes.data:  # made by the update: the first step
+            if _address(kept) != _address(row):  # made by the update: the first step
                 kept[...] = row
         for i in run:
             own = state.setdefault(self.params[i], {})
@@ -143,14 +147,14 @@ class Flat:
         """Move arrays of the state that are as large as their parameters into rows: after they were loaded."""
         for i, p in enumerate(self.params):
             for name, value in state.get(p, {}).items():
-                if isinstance(value, np.ndarray) and value.shape == p.shape and value.dtype == self.dtype:
+                if type(value) is self.kind and value.shape == p.shape and value.dtype == self.dtype:
                     self._row(name)
                     self.states[name][i][...] = value
                     state[p][name] = self.states[name][i]
 
     def _row(self, name: str) -> None:
         if name not in self.state:
-            self.state[name] = np.zeros(self.size, self.dtype)
+            self.state[name] = self.xp.zeros(self.size, self.dtype)
             self.states[name] = [self.view(self.state[name], i) for i in range(len(self.params))]
 
 
@@ -184,11 +188,11 @@ class Home:
 
 
 def flatten(params: Sequence[Tensor]) -> list[Flat]:
-    """Move parameters into flat arrays, one for each dtype: those in main memory whose arrays nobody else holds."""
+    """Move parameters into flat arrays, one for each device and dtype: those whose arrays nobody else holds."""
     by_dtype: dict[Any, list[Tensor]] = {}
     for p in params:
         if _is_alone(p):
-            by_dtype.setdefault(p.dtype, []).append(p)
+            by_dtype.setdefault((type(p.data), p.dtype), []).append(p)
     return [Flat(ps) for ps in by_dtype.values() if len(ps) > 1]
 
 
@@ -211,14 +215,20 @@ _moved: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  #
 
 def _is_alone(p: Tensor) -> bool:
     """Whether the memory of the parameter's array is held by the parameter only: then it can move."""
-    if type(p.data) is not np.ndarray or not p.data.size or _references(p) > _ALONE:
+    if not p.data.size or _references(p) > _ALONE:
         return False
     base = p.data.base
     if base is None:
         return True
+    if type(p.data) is not np.ndarray:  # a view on a GPU
+        return False
     owns = type(base) is np.ndarray and (base.base is None or _moved.get(id(p.data)) is p.data)
     del base
     return owns and _base_references(p) <= _BASE_ALONE
+
+
+def _address(x: Any) -> int:
+    return int(x.ctypes.data if type(x) is np.ndarray else x.data.ptr)
 
 
 def _references(p: Tensor) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 import kernels
 
 from ..device import array_module
+from ..ops.arrays import by_kernel
 from ..writes import mark_written
 from .optimizer import Optimizer, zeros_like
 
@@ -37,7 +38,7 @@ class Muon(Optimizer):
 
     sections  of a group: the rows of several matrices that lie in one parameter, (C, C, C) for the queries', keys' and
               values' weights of attention; each is made orthogonal by itself. None: the parameter is one matrix
-    bf16      products of the iteration in bfloat16, which is as good here; None: where the CPU has them
+    bf16      products of the iteration in bfloat16, which is as good here; None: where the CPU has them, and on a GPU
     Names as torch.optim.Muon's. State: momentum_buffer.
     """
 
@@ -121,8 +122,10 @@ def orthogonal(x: Any, steps: int = 5, bf16: bool | None = None) -> Any:
     """About U V^T of each matrix U S V^T of x (n, rows, columns), rows <= columns; zeros of a matrix of zeros."""
     xp, given = array_module(x), x.dtype
     x = x.astype(np.float32) if given == np.float16 else x  # whose squares would overflow
-    fast = xp is np and x.dtype == np.float32 and (kernels.has_bf16() if bf16 is None else bf16)
-    product = kernels.matmul_bf16 if fast else kernels.matmul if xp is np else xp.matmul
+    ours = xp is np or by_kernel("matmul", x)
+    here = ours and (xp is not np or kernels.has_bf16())  # a GPU's tensor cores, or this CPU's
+    fast = ours and x.dtype == np.float32 and (here if bf16 is None else bf16)
+    product = kernels.matmul_bf16 if fast else kernels.matmul if ours else xp.matmul
     a, b, c = (x.dtype.type(k) for k in COEFFICIENTS)
     x = x / (xp.sqrt((x * x).sum((1, 2), keepdims=True)) + x.dtype.type(EPS))
     for _ in range(steps):

@@ -9,6 +9,7 @@ import numpy as np
 
 import kernels
 
+from .. import capture
 from ..device import array_module, is_array, to_device, to_numpy
 from ..errors import nearest
 from ..memory import keep_freed_memory
@@ -86,6 +87,8 @@ class Optimizer:
 
         clip_norm: as if clip_grad_norm_(parameters, clip_norm) had run before, in the same pass: .grad stays as it is.
         """
+        if capture.recorded:
+            capture.refuse("an optimizer's step has a learning rate and a step count", "call step() after the graph")
         scale = 1.0
         if clip_norm is not None:
             scale = kernels.clip_factor(float(total_norm(self._parameters())), clip_norm)

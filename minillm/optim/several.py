@@ -7,6 +7,7 @@ from typing import Any
 
 import kernels
 
+from .. import capture
 from .clip import total_norm
 from .optimizer import Optimizer
 
@@ -37,6 +38,8 @@ class Optimizers:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, clip_norm: float | None = None) -> None:
+        if capture.recorded:
+            capture.refuse("an optimizer's step has a learning rate and a step count", "call step() after the graph")
         scale = 1.0
         if clip_norm is not None:
             norm = total_norm([p for group in self.param_groups for p in group["params"]])

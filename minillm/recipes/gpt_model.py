@@ -153,10 +153,12 @@ def make_optimizer(model: GPT, lora: Any, settings: Settings) -> Any:
 
 
 def precision_of(settings: Settings, common: Common) -> str:
-    """As the loop calls it. auto: bfloat16 on a CPU that multiplies it."""
-    import kernels
-
-    fast = common.device == "cpu" and kernels.has_bf16()
+    """As the loop calls it. auto: bfloat16 on a CPU or a GPU that multiplies it."""
+    if common.device == "cuda":
+        from ..cuda import has_bf16
+    else:
+        from kernels import has_bf16
+    fast = settings.precision == "auto" and common.device in ("cpu", "cuda") and has_bf16()
     return {"bf16": "bfloat16", "auto": "bfloat16" if fast else "float32"}.get(settings.precision, settings.precision)
 
 

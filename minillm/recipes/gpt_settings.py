@@ -64,7 +64,8 @@ class Settings:
     minutes: float | None = _in(_TRAIN, None, "stop in this time, the schedule ending then (default: no limit)")
     batch_size: int = _in(_TRAIN, 12, "windows a batch")
     accumulation: int = _in(_TRAIN, 1, "batches a step")
-    precision: str = _in(_TRAIN, "float32", "of products; auto: bf16 where the CPU has it", choices=PRECISIONS)
+    precision: str = _in(_TRAIN, "float32", "of products (on a GPU of all activations); auto: bf16 where the "
+                         "machine has it", choices=PRECISIONS)  # fmt: skip
     checkpoint_blocks: bool = _in(_TRAIN, False, "compute blocks again for their gradient: slower, less memory")
     non_finite: str = _in(_TRAIN, "stop", "what a loss or gradient that is not finite does: stop the run, or skip the "
                           "step", choices=Policy.KINDS)  # fmt: skip

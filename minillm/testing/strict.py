@@ -71,8 +71,12 @@ class StrictArray:
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, array: np.ndarray, base: StrictArray | None = None):
-        self._array, self._base = array, base
+    def __init__(self, array: Any, base: Any = None, memptr: _Pointer | None = None):
+        """Of an array; or as CuPy's (shape, dtype, memptr): memory that is there, as an array of its own."""
+        if memptr is None:
+            self._array, self._base = array, base
+        else:
+            self._array, self._base = memptr.array(array, np.dtype(base)), None
 
     # ------------------------------------------------------------------------- the way back to main memory
 
@@ -133,6 +137,11 @@ class StrictArray:
     mT = property(lambda self: _wrap(self._array.mT, self))
     real = property(lambda self: _wrap(self._array.real, self))
     imag = property(lambda self: _wrap(self._array.imag, self))
+
+    @property
+    def data(self) -> _Pointer:
+        """Where the memory begins."""
+        return _Pointer(self._array, self._array.ctypes.data)
 
     @property
     def base(self) -> StrictArray | None:
@@ -202,6 +211,20 @@ class StrictArray:
 
     def __deepcopy__(self, _: Any) -> StrictArray:
         return self.copy()
+
+
+class _Pointer:
+    """As cupy.cuda.MemoryPointer: `ptr` bytes from the beginning of memory; p + n is n bytes on."""
+
+    def __init__(self, owner: np.ndarray, ptr: int):
+        self._owner, self.ptr = owner, ptr
+
+    def __add__(self, offset: int) -> _Pointer:
+        return _Pointer(self._owner, self.ptr + offset)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        offset, count = self.ptr - self._owner.ctypes.data, int(np.prod(shape))
+        return np.frombuffer(self._owner.data.cast("B"), dtype, count, offset).reshape(shape)
 
 
 def _method(name: str) -> Callable:
@@ -332,6 +355,8 @@ def _lift(name: str, original: Any) -> Any:
         elif name not in _TAKES_ANYTHING and name not in _TAKES_LISTS and args and isinstance(args[0], (list, tuple)):
             raise TypeError(f"{name} takes an array; got a {type(args[0]).__name__} (CuPy does not convert it)")
         raw = original(*[convert(a) for a in args], **{k: convert(v) for k, v in settings.items()})
+        if name == "where" and any(getattr(a, "dtype", np.dtype(bool)).name == "bfloat16" for a in args):
+            raw = raw.astype(np.float32)  # CuPy has no loop for bfloat16 there, and takes float32's
         if out is not None:
             return out
         if name in ("asarray", "ascontiguousarray", "asanyarray", "asfortranarray") and isinstance(

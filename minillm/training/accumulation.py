@@ -26,11 +26,14 @@ def accumulate(loss_of: Callable[[Any], Tensor], parts: Sequence[Any], weights: 
     whole = math.fsum(weights)
     if not 0 < whole < math.inf or min(weights) < 0:
         raise ValueError(f"accumulate: weights must be finite, 0 or more, and one above 0; got {list(weights)}")
-    total = 0.0
+    losses: list[tuple[Tensor, float]] = []
     for part, weight in zip(parts, weights):
         if weight == 0:  # no targets: its mean is 0 / 0
             continue
         loss, share = loss_of(part), weight / whole
         (loss if share == 1 else loss * share).backward()
+        losses.append((loss.detach(), share))
+    total = 0.0
+    for loss, share in losses:  # a GPU is waited for once, after all parts
         total += loss.item() * share
     return total

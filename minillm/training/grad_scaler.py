@@ -89,14 +89,14 @@ class GradScaler:
                 "GradScaler.unscale_: gradients are float16, where what the scale saved would be lost again: train "
                 "float32 parameters (model.float()), and compute in mixed_precision(model)"
             )
-        found = False
+        finite: Any = True
         for g in whole_grads(params):
-            found = found or not bool(array_module(g).isfinite(g).all())
+            finite = finite & array_module(g).isfinite(g).all()  # on a GPU: asked once, below
             with np.errstate(over="ignore", invalid="ignore"):
                 g *= g.dtype.type(1 / self._scale)
         for p in params:
             mark_written(p.grad.data)
-        self._found[id(optimizer)] = found
+        self._found[id(optimizer)] = not bool(finite)
 
     def step(self, optimizer: Any, *args: Any, **settings: Any) -> bool:
         """optimizer.step(*args, **settings) with the unscaled gradients, unless one is inf or NaN.
