@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: all of {', '.join(NAMES)}; `ladder NAME`")
+    p.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: all of {', '.join(NAMES)}; `ladder NAME`; "
+                   "`gpu --out DIR`: on a GPU (gpu --help)")  # fmt: skip
     p.add_argument("--list", action="store_true", help="say what each suite measures, and stop")
     p.add_argument("--quick", action="store_true", help="few shapes, short repeats: a minute or two")
     p.add_argument("--only", default="", metavar="PATTERN", help="cases whose name contains this, or matches with * ?")
@@ -43,6 +44,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] == ["gpu"]:
+        from .gpu.command import main as gpu
+
+        return gpu(argv[1:])
     p = parser()
     arguments = p.parse_args(argv)
     cores = environment.usable_cores()
