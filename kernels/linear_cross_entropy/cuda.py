@@ -43,7 +43,7 @@ def linear_cross_entropy(
     x = _zeros_where(targets == ignore_index, x)  # whatever ignored tokens hold
     loss, lse = xp.empty(N, np.float32), xp.empty(N, np.float32)
     dx = xp.empty(x.shape, x.dtype) if needs_grad else None
-    sums = _sums(weight, dweight) if needs_grad else None
+    sums: Any = _sums(weight, dweight) if needs_grad else None
     chunk = chunk_tokens(N, V, x.itemsize)
     logits = xp.empty((chunk, V), x.dtype)
     for first in range(0, N, chunk):

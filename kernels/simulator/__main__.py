@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--args",
         default="",
-        help='the arguments: "float[512]" (drawn numbers), "int[9]" (zeros), "int=512", "float=0.5"',
+        help='the arguments: "float[512]" (drawn numbers), "int[9]" (zeros), "int=512", "float=0.5"; also int64',
     )
     return parser
 
@@ -129,7 +129,7 @@ def _compare(options: argparse.Namespace) -> str:
 
 def _own(options: argparse.Namespace) -> str:
     path = Path(options.kernel)
-    values = [_argument(text) for text in options.args.split()]
+    values = [_argument(text, place) for place, text in enumerate(options.args.split())]
     module = SimulatedModule(path, arch=options.arch, check=options.check)
     name = options.function or module.names[0]
     run = module.get_function(name, seed=options.seed, late=options.late)
@@ -141,15 +141,21 @@ def _own(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _argument(text: str) -> Any:
-    array, value = re.fullmatch(r"(float|int)\[(\d+)\]", text), re.fullmatch(r"(float|int)=(\S+)", text)
+def _argument(text: str, place: int) -> Any:
+    """`float[512]`: drawn numbers, others for each place; `int[9]`, `int64[9]`: zeros; `int=9`, `float=0.5`: values."""
+    array, value = re.fullmatch(r"(float|int|int64)\[(\d+)\]", text), re.fullmatch(r"(float|int|int64)=(\S+)", text)
+    kinds = {"float": np.float32, "int": np.int32, "int64": np.int64}
     if array:
-        n = int(array[2])
-        drawn = np.random.default_rng(n).standard_normal(n).astype(np.float32)
-        return np.zeros(n, np.int32) if array[1] == "int" else drawn
+        n, kind = int(array[2]), kinds[array[1]]
+        return np.random.default_rng(place).standard_normal(n).astype(kind) if kind is np.float32 else np.zeros(n, kind)
     if value:
-        return np.int32(value[2]) if value[1] == "int" else np.float32(value[2])
-    raise ValueError(f'--args: expected "float[512]", "int[9]", "int=512" or "float=0.5", got {text!r}')
+        try:
+            return kinds[value[1]](value[2])
+        except ValueError:
+            pass
+    raise ValueError(
+        f'--args: expected "float[512]", "int[9]", "int64[9]", "int=512", "int64=512" or "float=0.5", got {text!r}'
+    )
 
 
 if __name__ == "__main__":

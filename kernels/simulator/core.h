@@ -138,7 +138,7 @@ enum Orders { EXCHANGE, ORDERS_MEMORY };
 template <class F>
 static void meet(Meeting& m, int members, int slot, void* argument, const char* what, F execute,
                  Orders orders = ORDERS_MEMORY) {
-    if (m.arrived && strcmp(m.what, what))
+    if (m.arrived && m.what != what && strcmp(m.what, what))
         fail(std::string("divergent collective: some threads are at ") + m.what + ", others at " + what);
     check_failure();
     m.what = what;
@@ -169,12 +169,8 @@ static Meeting& warp_meeting(u32 mask) {
     meetings.back().second.lanes = mask, meetings.back().second.warp = warp_number();
     return meetings.back().second;
 }
-static u32 existing(u32 mask) {                   // lanes that exist and have not returned: only they are waited for
-    u32 lanes = 0;
-    size_t first = warp_number() * 32;
-    for (size_t i = first; i < first + 32 && i < threads.size(); i++) lanes |= (u32)!threads[i].done << (i - first);
-    return mask & lanes;
-}
+static u32 live_lanes[32];                        // of each warp, those that have not returned
+static u32 existing(u32 mask) { return mask & live_lanes[warp_number()]; }
 template <class F>
 static void meet_warp(u32 mask, void* argument, const char* what, F execute, Orders orders = ORDERS_MEMORY) {
     if (!(mask >> lane() & 1)) { fail(std::string(what) + ": the calling lane is not in the mask"); check_failure(); }

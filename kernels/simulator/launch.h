@@ -11,12 +11,14 @@ struct Launch {                                   // filled by module.py, field 
 };
 static bool (*engine_step)() = nullptr;           // of hopper.h: does one operation of the asynchronous units, if any
 static void (*reset_block)() = nullptr;           // of hopper.h: mbarriers, queues
+static bool hopper_used;                          // since the last reset
 
 static void (*kernel_body)(void*);
 static void* kernel_arguments;
 
 static void leave() {                             // a thread that has returned is not waited for at barriers
     live--, progress++;
+    live_lanes[warp_number()] &= ~(1u << lane());
     barriers[0].complete = barriers[0].arrived && barriers[0].arrived >= live;
     for (auto& m : warps[warp_number()])
         if (m.first >> lane() & 1) m.second.complete = m.second.arrived && m.second.arrived >= --m.second.members;
@@ -54,9 +56,10 @@ static void run_block() {
     int n = (int)threads.size();
     memset(arena, 0xff, dynamic_bytes);
     if (static_bytes()) memset(static_begin, 0xff, static_bytes());
-    warps.assign((n + 31) / 32, {});
+    warps.resize((n + 31) / 32);
+    for (auto& meetings : warps) meetings.clear();
     for (Meeting& m : barriers) m = Meeting();
-    if (reset_block) reset_block();
+    if (reset_block && hopper_used) reset_block(), hopper_used = false;
     live = n;
     std::vector<int> order(n);
     for (int i = 0; i < n; i++) {
@@ -65,6 +68,7 @@ static void run_block() {
         t.index = {i % x, i / x % y, i / (x * y)};
         t.number = i, t.done = t.fenced = false, t.at = nullptr, t.place = 0, t.open.clear(), t.groups.clear();
         start_fiber(t.fiber, entry);
+        live_lanes[i / 32] = i % 32 ? live_lanes[i / 32] | 1u << i % 32 : 1;
         order[i] = i;
     }
     if (checking) begin_memory();
@@ -119,7 +123,7 @@ static void begin_launch(const Launch& l) {
         r.argument = (int)buffers[i].argument, r.read_only = buffers[i].read_only, r.format = buffers[i].format;
         regions.push_back(r);
         if (!r.words || !r.bytes) {
-            fail("not enough memory to check an array of " + std::to_string(buffers[i].bytes) + " bytes: use check=False");
+            fail("no memory to check an array of " + std::to_string(buffers[i].bytes) + " bytes: use check=False");
             return;
         }
     }

@@ -247,6 +247,13 @@ extern "C" __global__ void strides(const float* x, float* out, int stride) {
     __syncthreads();
     out[threadIdx.x] = s[threadIdx.x * stride % 1024];            // strides
 }
+extern "C" __global__ void pairs(const float* x, float* out, int stride) {
+    DYN_SMEM(shared);
+    for (int i = threadIdx.x; i < 1024; i += 32) ((float*)shared)[i] = x[i];
+    __syncthreads();
+    float2 v = ((const float2*)shared)[threadIdx.x * stride];     // pairs
+    ((float2*)out)[threadIdx.x] = v;
+}
 extern "C" __global__ void wide(const float* x, float* out, int stride) {
     DYN_SMEM(shared);
     for (int i = threadIdx.x; i < 1024; i += 32) ((float*)shared)[i] = x[i];

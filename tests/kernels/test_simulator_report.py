@@ -47,6 +47,15 @@ def test_wide_accesses_are_one_request_and_have_no_conflicts(conflicts):
     np.testing.assert_array_equal(out, x[:128])
 
 
+@pytest.mark.parametrize(("stride", "extra"), [(1, 0), (2, 2), (16, 30)])
+def test_conflicts_of_pairs(conflicts, stride, extra):
+    """8 bytes a lane: half a warp after the other."""
+    x, out = np.arange(1024, dtype=np.float32), np.zeros(128, np.float32)
+    conflicts.get_function("pairs")((1,), (32,), (x, out, np.int32(stride)), shared_mem=4096)
+    (line,) = [n for n in report().lines if n.memory == "shared" and n.kind == "load"]
+    assert (line.size, line.conflicts) == (8, extra)
+
+
 def test_conflicts_of_ldmatrix(tmp_path):
     a, b, c = np.zeros((16, 16), np.float16), np.zeros((16, 8), np.float16), np.zeros((16, 8), np.float32)
     right(tmp_path, "product", check=False)((1,), (32,), (a, b, c))
