@@ -50,7 +50,8 @@ def _product(ta, tb, m, n, k, alpha, A, a_type, lda, B, b_type, ldb, beta, C, c_
     c = _matrix(C, c_type, m, n, ldc)
     a, b = (_tf32(x) if compute == 77 else x.astype(np.float64) for x in (a, b))
     alpha, beta = (np.float64(_matrix(x, 1 if wide == "float64" else 0, 1, 1, 1)[0, 0]) for x in (alpha, beta))
-    sums = alpha * ((a.T if ta else a) @ (b.T if tb else b))
+    with np.errstate(all="ignore"):  # a GPU does not warn
+        sums = alpha * ((a.T if ta else a) @ (b.T if tb else b))
     if beta:  # else what C holds does not matter, not even NaN
         sums = sums + beta * c.astype(np.float64)
     with np.errstate(over="ignore"):
