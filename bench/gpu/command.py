@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), metavar="PART",
                    help=f"of {', '.join(PARTS)}; default: all")  # fmt: skip
     p.add_argument("--only", default="", metavar="PATTERN", help="cases whose name contains this, or matches with * ?")
+    p.add_argument("--candidate", action="append", default=[], metavar="MODULE:FUNCTION[=KERNEL]",
+                   help="your kernel beside ours, in the parts memory and attention")  # fmt: skip
     p.add_argument("--minutes", type=float, default=MINUTES, help=f"for all parts together; default: {MINUTES}")
     return p
 
@@ -37,12 +39,21 @@ def main(argv: list[str]) -> int:
         except NoDevice as error:
             print(f"python -m bench gpu: {error}; --device simulator runs the script without a GPU", file=sys.stderr)
             return 2
+    from ..runner import CommandError, load_candidate
     from .report import markdown
     from .run import Run
 
+    try:
+        for spec in arguments.candidate:
+            load_candidate(spec)
+    except CommandError as error:
+        print(f"python -m bench gpu: {error}", file=sys.stderr)
+        return 2
     start = time.monotonic()
     names = [name for name in PARTS if name in arguments.parts]
-    run = Run(arguments.device, arguments.out, arguments.minutes * 60, arguments.only, say=_say)
+    run = Run(
+        arguments.device, arguments.out, arguments.minutes * 60, arguments.only, arguments.candidate, say=_say
+    )
     run.write()  # a folder that cannot be written is an error now and not in eight minutes
     run.parts(names)
     print(markdown({"machine": run.machine, "rows": run.rows, "notes": run.notes}))

@@ -30,6 +30,7 @@ class Lab:
     arch: str
     l2: int = 60 << 20  # bytes of the cache that all of the GPU shares
     limits: dict[str, float] = field(default_factory=dict)  # "copy": bytes/s, "product": FLOP/s, once measured
+    candidates: list[str] = field(default_factory=list)  # see candidates.py
 
     @classmethod
     def gpu(cls) -> Lab:

@@ -121,20 +121,26 @@ def _elementwise(
 
 
 def _gelu(lab: Lab, backward: bool, rows: int, n: int) -> list[Row]:
-    function = kernels.gelu_backward if backward else kernels.gelu_forward
-    return _elementwise(lab, "gelu", backward, rows, n, lambda *x: function(*x, "tanh", impl="cuda"),
+    def ours(*x: Any) -> Any:
+        return (kernels.gelu_backward if backward else kernels.gelu_forward)(*x, "tanh", impl="cuda")
+
+    return _elementwise(lab, "gelu", backward, rows, n, ours,
                         lambda torch: lambda x: torch.nn.functional.gelu(x, approximate="tanh"))  # fmt: skip
 
 
 def _silu(lab: Lab, backward: bool, rows: int, n: int) -> list[Row]:
-    function = kernels.silu_backward if backward else kernels.silu_forward
-    return _elementwise(lab, "silu", backward, rows, n, lambda *x: function(*x, impl="cuda"),
+    def ours(*x: Any) -> Any:
+        return (kernels.silu_backward if backward else kernels.silu_forward)(*x, impl="cuda")
+
+    return _elementwise(lab, "silu", backward, rows, n, ours,
                         lambda torch: torch.nn.functional.silu)  # fmt: skip
 
 
 def _swiglu(lab: Lab, backward: bool, rows: int, n: int) -> list[Row]:
-    function = kernels.swiglu_backward if backward else kernels.swiglu_forward
-    return _elementwise(lab, "swiglu", backward, rows, n, lambda *x: function(*x, impl="cuda"),
+    def ours(*x: Any) -> Any:
+        return (kernels.swiglu_backward if backward else kernels.swiglu_forward)(*x, impl="cuda")
+
+    return _elementwise(lab, "swiglu", backward, rows, n, ours,
                         lambda torch: lambda gate, up: torch.nn.functional.silu(gate) * up, 2, 2)  # fmt: skip
 
 
@@ -160,7 +166,6 @@ def _softmax(lab: Lab, backward: bool, rows: int, n: int) -> list[Row]:
 def _dropout(lab: Lab, backward: bool, rows: int, n: int) -> list[Row]:
     """torch draws other bits (not compared) and keeps a mask; ours draws them again."""
     size, case = _size(lab, rows, n), f"dropout {'backward' if backward else 'forward'} {rows}x{n}"
-    function = kernels.dropout_backward if backward else kernels.dropout_forward
     count = 2 if backward else 1
 
     def inputs(i: int) -> tuple:
@@ -170,7 +175,7 @@ def _dropout(lab: Lab, backward: bool, rows: int, n: int) -> list[Row]:
         return lambda x: torch.nn.functional.dropout(x, 0.1, True)
 
     def ours(*arrays: Any) -> Any:
-        return function(arrays[0], 0.1, 1, impl="cuda")
+        return (kernels.dropout_backward if backward else kernels.dropout_forward)(arrays[0], 0.1, 1, impl="cuda")
 
     return _compare(lab, case, inputs, ours, forward, 2 * size, backward, tolerance=None)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import PARTS
+from .candidates import joined
 from .lab import Lab, Row, sentence
 from .timing import Work, rows
 
@@ -43,7 +44,9 @@ def beside_torch(
     sets += [inputs(i) for i in range(1, count)]
     works, missing = {}, {}
     try:
-        works["minillm"] = Work([_bind(ours, prepare(*s) if prepare else s) for s in sets], "cupy", graph)
+        works["minillm"] = Work([_bind(ours, _prepared(prepare, s)) for s in sets], "cupy", graph)
+        for name, function in joined(lab.candidates, ours, _prepared(prepare, sets[0])).items():
+            works[name] = Work([_bind(function, _prepared(prepare, s)) for s in sets], "cupy", graph)
     except Exception as error:
         missing["minillm"] = sentence(error)
     if lab.torch is None:
@@ -58,29 +61,33 @@ def beside_torch(
                 works[name] = Work(calls, "torch", graph)
             except Exception as error:
                 missing[name] = sentence(error)
-    problems = {} if tolerance is None else _compare(lab, works, tolerance)
+    problems = {} if tolerance is None else _compare(lab, works, tolerance, list(rivals))
     return rows(lab, suite, case, works, seconds=seconds, flops=flops, bytes=nbytes, missing=missing, problems=problems)
+
+
+def _prepared(prepare: Callable[..., tuple] | None, arrays: tuple) -> tuple:
+    return prepare(*arrays) if prepare else arrays
 
 
 def _bind(function: Callable[..., Any], arguments: tuple) -> Callable[[], Any]:
     return lambda: function(*arguments)
 
 
-def _compare(lab: Lab, works: dict[str, Work], tolerance: float) -> dict[str, str]:
-    """Ours against the first rival, and every later rival against that one; alone, whether all numbers are finite."""
+def _compare(lab: Lab, works: dict[str, Work], tolerance: float, rivals: list[str]) -> dict[str, str]:
+    """All against the first rival, or where none runs against ours; ours alone, whether all numbers are finite."""
     firsts = {}
     for name, work in works.items():
         try:
             firsts[name] = first(lab, work.calls[0]())
         except Exception:  # timing meets it again, and says so
             continue
-    rivals = [name for name in firsts if name != "minillm"]
-    if not rivals:
-        bad = "minillm" in firsts and not np.isfinite(firsts["minillm"]).all()
-        return {"minillm": "numbers that are not finite"} if bad else {}
-    wanted = firsts[rivals[0]]
-    return {name: f"differs from {rivals[0]} by {error:.2g} of its norm" for name, got in firsts.items()
-            if not (error := relative(got, wanted)) <= tolerance}  # fmt: skip
+    if not firsts:
+        return {}
+    judge = next((name for name in rivals if name in firsts), "minillm" if "minillm" in firsts else min(firsts))
+    if judge not in rivals and not np.isfinite(firsts[judge]).all():
+        return {judge: "numbers that are not finite"}
+    return {name: f"differs from {judge} by {error:.2g} of its norm" for name, got in firsts.items()
+            if not (error := relative(got, firsts[judge])) <= tolerance}  # fmt: skip
 
 
 def relative(got: np.ndarray, wanted: np.ndarray) -> float:

@@ -35,6 +35,7 @@ class Run:
     out: Path
     seconds: float
     only: str = ""
+    candidates: list[str] = field(default_factory=list)
     stall: float = STALL
     say: Callable[[str], None] = print
     machine: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +65,9 @@ class Run:
         """One part, until it is done or `due` (time.monotonic())."""
         done, names = 0, None
         for _ in range(RESTARTS):
-            worker = _Worker(name, self.device, {"limits": limits(self.rows), "skip": done, "only": self.only})
+            only = "" if name == "ceilings" else self.only  # what shares are shares of
+            asked = {"limits": limits(self.rows), "skip": done, "only": only, "candidates": self.candidates}
+            worker = _Worker(name, self.device, asked)
             ended = 0
             started: str | None = None
             problem, patience = "", max(self.stall, START)

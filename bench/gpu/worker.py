@@ -1,8 +1,9 @@
 """`python -m bench.gpu.worker PART DEVICE`: the process in which a part runs; run.py starts it and reads its lines.
 
-From stdin one JSON object: {"limits": {...}, "skip": how many cases are done, "only": pattern}. To stdout a JSON object
-a line: {"machine": facts}, {"cases": names}, then for each case {"start": name}, {"row": row} ..., {"end": name}. After
-an error from which the GPU does not recover the process ends with status BROKEN, and the next case gets a new one.
+From stdin one JSON object: {"limits": {...}, "skip": how many cases are done, "only": pattern, "candidates": [...]}. To
+stdout a JSON object a line: {"machine": facts}, {"cases": names}, then for each case {"start": name}, {"row": row} ...,
+{"end": name}. After an error from which the GPU does not recover the process ends with status BROKEN, and the next case
+gets a new one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(part: str, device: str) -> int:
 
     asked = json.loads(sys.stdin.readline())
     lab = Lab.simulator() if device == "simulator" else Lab.gpu()
-    lab.limits = asked.get("limits", {})
+    lab.limits, lab.candidates = asked.get("limits", {}), asked.get("candidates", [])
     tell(machine=facts(lab))
     module = load(part)
     cases = [c for c in module.cases(lab) if wanted(c[0], asked.get("only", ""))]

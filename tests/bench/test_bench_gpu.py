@@ -462,3 +462,28 @@ def test_the_compile_part(lab):
     rows = run_case(lab, "compile", "CuPy's cache") + run_case(lab, "compile", "what the assembler says")
     assert all(row["equal"] for row in rows), rows
     assert rows[0]["case"] == "CuPy's cache: 2 modules" and rows[-1]["registers"] > 0
+
+
+def mine(x):
+    """A softmax: of NumPy arrays in the dry run, of CuPy arrays on a GPU."""
+    x = x.astype(np.float32)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def not_a_softmax(x):
+    return x.astype(np.float32)
+
+
+def test_a_candidate_joins_the_cases_of_its_kernel(lab):
+    lab.candidates = [f"{__name__}:mine=softmax_forward", f"{__name__}:not_a_softmax=softmax_forward"]
+    rows = {row["implementation"]: row for row in run_case(lab, "memory", "softmax forward")}
+    assert rows[f"{__name__}:mine"]["equal"] and rows[f"{__name__}:mine"]["median_s"] > 0
+    assert "differs from" in rows[f"{__name__}:not_a_softmax"]["problem"]
+    assert not any(__name__ in row["implementation"] for row in run_case(lab, "memory", "gelu forward"))
+    assert kernels.softmax_forward.__module__ == "kernels.softmax"  # in its place again
+
+
+def test_a_candidate_that_cannot_be_found(capsys, tmp_path):
+    assert command.main(["--out", str(tmp_path), "--device", "simulator", "--candidate", "nowhere:softmax"]) == 2
+    assert "nowhere" in capsys.readouterr().err
