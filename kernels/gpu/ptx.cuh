@@ -29,7 +29,7 @@ DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(
 // 2^x in one instruction, to 2 ulp; subnormal results are 0.
 DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 
-#if __CUDA_ARCH__ >= 800
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800   // nvcc reads device code for the host, too
 // 16 bytes from global to shared memory, past the registers; zeros where not valid (`from` must still be an address).
 // Copies since the last commit are a group; wait<N> waits until at most the N newest groups of this thread are under way.
 DEVICE void cp_async16(u32 to, const void* from, bool valid = true) {

@@ -6,10 +6,13 @@ No GPU is needed. `python -m kernels.gpu.nvrtc` prints the figures behind this.
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
 import pytest
 
 from kernels.gpu import nvrtc
+from kernels.gpu.launch import HEADERS
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +293,14 @@ def test_a_file_of_ones_own(tmp_path, capsys):
     assert "twice" in capsys.readouterr().out
     assert nvrtc.main([str(path), "--arch", "sm_80"]) == 1  # TYPE is not known
     assert "mine.cu" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize("path", sorted({v.path for v in nvrtc.variants()}), ids=lambda path: path.stem)
+def test_nvcc_compiles_it_alone(path, tmp_path):
+    hopper = any(v.lowest == "sm_90a" for v in nvrtc.variants() if v.path == path)
+    target = "arch=compute_90a,code=sm_90a" if hopper else "arch=compute_80,code=sm_80"
+    command = ["nvcc", "-I", str(HEADERS), "-std=c++17", "-gencode", target, "-c", str(path), "-o", str(tmp_path / "o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
