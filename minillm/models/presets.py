@@ -7,6 +7,7 @@
 | nanogpt-baby | nanoGPT's character model for a GPU |
 | gpt2 | GPT-2 of 124 million parameters (Radford et al. 2019) |
 | llama-tiny | Llama's parts in small (Touvron et al. 2023, arXiv:2302.13971) |
+| laptop | what `minillm train gpt` trains without flags: the parts of shakespeare-fast |
 | shakespeare-fast, shakespeare-best | what learns fastest on a megabyte of characters and two cores |
 """
 
@@ -33,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vocab_size": 256, "context": 256, "layers": 4, "heads": 4, "kv_heads": 2, "width": 128, "bias": False,
         "position": "rotary", "norm": "rms", "mlp": "swiglu", "tie": False,
     },
+    "laptop": {**_MODERN, "context": 256, "layers": 4, "heads": 4, "width": 128},
     "shakespeare-fast": {**_MODERN, "context": 256, "layers": 4, "heads": 4, "width": 128},
     "shakespeare-best": {**_MODERN, "context": 192, "layers": 5, "heads": 5, "width": 160},
 }  # fmt: skip

@@ -122,6 +122,9 @@ def _display(model: GPT, optimizer: Any, settings: Settings, common: Common) -> 
     if not common.progress:
         return Silent()
     about = opening_lines(model, settings.batch_size, settings.context, optimizer)
+    if settings.preset:
+        parts = f"{settings.position} positions, {settings.norm} norm, {settings.mlp}, {settings.optimizer}"
+        about.insert(0, f"preset {settings.preset}: {parts}; --help lists every setting and preset")
     flops = model.flops_per_token(settings.context) if common.device == "cpu" else None  # the peak is the CPU's
     peak = partial(peak_flops, bf16=precision_of(settings, common) == "bfloat16")
     return Display(about, flops, peak)

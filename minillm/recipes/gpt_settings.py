@@ -30,7 +30,8 @@ def _in(group: str, default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    preset: str = _in(_START, "", f"settings of model and training: {', '.join(PRESETS)}; flags that are given win",
+    preset: str = _in(_START, "", f"settings of model and training: {', '.join(PRESETS)}; flags that are given win "
+                      "(default: laptop, where no flag says anything of model or optimizer; else the defaults below)",
                       word="NAME")  # fmt: skip
     init: str = _in(_START, "", "start from the weights of a run, or of a folder in Hugging Face's form", word="DIR")
     lora_rank: int = _in(_START, 0, "train matrices of this rank beside the weights (LoRA), merged at the end; 0: "
@@ -101,8 +102,13 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], given: Iterable[str] | None = None) -> Settings:
-        """Those values, with the preset's instead where they were not `given` by name (None: all were)."""
+        """Those values, with the preset's instead where they were not `given` by name (None: all were).
+
+        Where neither a preset nor anything of model or optimizer was given, the preset is "laptop".
+        """
         values, given = dict(values), set(values if given is None else given)
+        if not given & {*MODEL_FIELDS, *STEP_FIELDS, "preset", "init", "lora_rank"}:
+            values["preset"] = "laptop"
         if values.get("init"):
             free = {"context", "dropout", "stochastic_depth"}
             taken = sorted(given & {*MODEL_FIELDS, "tokenizer", "vocab_size"} - free)
@@ -152,3 +158,4 @@ class Settings:
 
 
 MODEL_FIELDS = tuple(f.name for f in fields(GPTConfig) if f.name in {s.name for s in fields(Settings)} - {"vocab_size"})
+STEP_FIELDS = tuple(f.name for f in fields(Settings) if f.metadata["group"] == _STEP)

@@ -3,7 +3,7 @@
 | name | source |
 |---|---|
 | nanogpt-cpu, nanogpt-baby | nanoGPT's recipes for Shakespeare's characters (Karpathy 2022) |
-| shakespeare-fast, -best | Muon and the parts of modded-nanogpt (Jordan et al. 2024) |
+| laptop, shakespeare-fast, -best | Muon and the parts of modded-nanogpt (Jordan et al. 2024) |
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "gpt2": {"batch_size": 4, "accumulation": 8, "lr": 6e-4, "beta2": 0.95, "checkpoint_blocks": True},
     "llama-tiny": {"steps": 2000, "batch_size": 16, "lr": 1e-3, "beta2": 0.95, "warmup": 100},
+    "laptop": {**_MUON, "steps": 600, "batch_size": 8, "every": 150, "eval_windows": 60},
     "shakespeare-fast": {**_MUON, "steps": None, "minutes": 1.3, "batch_size": 8, "every": 400, "eval_windows": 60},
     "shakespeare-best": {  # decay keeps four passes over the text from learning it by heart: 1.495 without
         **_MUON, "weight_decay": 0.1, "steps": None, "minutes": 4.85, "batch_size": 8, "every": 500, "eval_windows": 60,

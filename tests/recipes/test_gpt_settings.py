@@ -125,7 +125,16 @@ def test_minutes_take_the_place_of_steps():
     assert of({**values, "minutes": 2.0}, given={"minutes"}).steps is None
     assert of({**values, "minutes": 2.0, "steps": 9}, given={"minutes", "steps"}).steps == 9
     assert of({**values, "minutes": 2.0, "preset": "tiny"}, given={"minutes", "preset"}).steps is None
-    assert of(values, given=set()).steps == 1500
+    assert of(values, given={"layers"}).steps == 1500
+
+
+def test_without_a_word_on_model_or_optimizer_what_learns_best_on_a_laptop():
+    values = {f.name: f.default for f in fields(Settings)}
+    laptop = Settings.of({**values, "steps": 9, "prompt": "a"}, given={"steps", "prompt"})
+    assert laptop.steps == 9 and laptop.position == "rotary" and laptop.optimizer == "muon"
+    for name in ("layers", "qk_norm", "lr", "optimizer", "lora_rank", "init"):
+        plain = Settings.of(values, given={name})
+        assert plain.preset == "" and plain.position == "learned" and plain.optimizer == "adamw", name
 
 
 def test_the_command_tells_flags_from_defaults(tmp_path, text, capsys):
