@@ -36,6 +36,7 @@ class Run:
     seconds: float
     only: str = ""
     candidates: list[str] = field(default_factory=list)
+    with_shares: bool = False  # other parts need all ceilings, whatever `only` says
     stall: float = STALL
     say: Callable[[str], None] = print
     machine: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Run:
     def parts(self, names: list[str]) -> None:
         """All of them. What one part leaves of its time, the next ones have."""
         start, share = time.monotonic(), sum(PARTS[name] for name in names)
-        due = start
+        due, self.with_shares = start, len(names) > 1
         for name in names:
             due += self.seconds * PARTS[name] / share
             began, before = time.monotonic(), len(self.rows)
@@ -65,7 +66,7 @@ class Run:
         """One part, until it is done or `due` (time.monotonic())."""
         done, names = 0, None
         for _ in range(RESTARTS):
-            only = "" if name == "ceilings" else self.only  # what shares are shares of
+            only = "" if name == "ceilings" and self.with_shares else self.only
             asked = {"limits": limits(self.rows), "skip": done, "only": only, "candidates": self.candidates}
             worker = _Worker(name, self.device, asked)
             ended = 0

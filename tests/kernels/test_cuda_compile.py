@@ -286,7 +286,7 @@ def test_the_command_prints_a_table_and_fails_on_violations(compiler, tmp_path, 
     assert nvrtc.main(["nothing"]) == 1
 
 
-def test_a_file_of_ones_own(tmp_path, capsys):
+def test_a_file_of_ones_own(compiler, tmp_path, capsys):
     path = tmp_path / "mine.cu"
     path.write_text('#include "common.cuh"\nextern "C" __global__ void twice(TYPE* x) { x[0] = TYPE{}; }\n')
     assert nvrtc.main([str(path), "-D", "TYPE=bf16", "--arch", "sm_80"]) == 0
