@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kernels import gpu
+from kernels.dispatch import _cuda_found
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,8 @@ def _numpy_on_cuda(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     if marker.args[0] == "simulator" and not any(map(shutil.which, ("g++", "clang++"))):
         pytest.skip("no C++ compiler for the CUDA simulator")
+    if marker.args[0] == "device" and not _cuda_found():
+        pytest.skip("no GPU: CuPy is not installed, or finds no device")
     with gpu.numpy_on(marker.args[0]):
         yield
 
