@@ -15,7 +15,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _skip_without_compiler(error):
-    """What the CUDA simulator has no C++ compiler for is skipped."""
+    """What needs a C++ compiler (the CUDA simulator) or NVRTC is skipped where there is none: `NoCompiler` says so."""
     if type(error).__name__ == "NoCompiler":  # not imported here: it would import NumPy
         pytest.skip(str(error))
     raise error

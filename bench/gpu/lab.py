@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kernels.gpu import dtype_of
+
 Row = dict[str, Any]
 BF16_NAME = "bfloat16"
 DRY_LABEL = "simulator: the times mean nothing"
@@ -63,11 +65,7 @@ class Lab:
 
     def dtype(self, name: str) -> np.dtype:
         """float32, float16, bfloat16 or float64."""
-        if name != BF16_NAME:
-            return np.dtype(name)
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
+        return dtype_of(name)
 
     def normal(self, *shape: int, dtype: str = BF16_NAME, scale: float = 1.0, seed: int = 0) -> Any:
         """N(0, scale^2), the same for the same shape and seed; beyond four million numbers they repeat."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays import array_module
-from ..gpu import kernel, type_name
+from ..gpu import bfloat16, kernel, type_name
 from . import cuda_ampere
 from .cuda_ampere import LADDER, band_of, blocks, ready, sizes
 
@@ -254,6 +254,4 @@ def attention_backward(
 
 def _in_bf16(*arrays: Any) -> tuple[Any, ...]:
     """float32 arrays rounded to bfloat16: what bf16=True multiplies, and here results are rounded to, too."""
-    import ml_dtypes
-
-    return tuple(x if x is None or x.dtype == bool else x.astype(ml_dtypes.bfloat16) for x in arrays)
+    return tuple(x if x is None or x.dtype == bool else x.astype(bfloat16()) for x in arrays)

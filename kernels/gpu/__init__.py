@@ -13,6 +13,6 @@ A kernel's `cuda.py` only loads and launches:
 g++ compiles the same source and `kernels.simulator` runs it. So every kernel can be proven on a machine without a GPU.
 """
 
-from .launch import Kernel, compute_capability, kernel, numpy_on, type_name
+from .launch import Kernel, bfloat16, compute_capability, dtype_of, kernel, numpy_on, type_name
 
-__all__ = ["Kernel", "compute_capability", "kernel", "numpy_on", "type_name"]
+__all__ = ["Kernel", "bfloat16", "compute_capability", "dtype_of", "kernel", "numpy_on", "type_name"]

@@ -10,11 +10,11 @@
 #pragma once
 #include "common.cuh"
 
-__device__ __forceinline__ float at_most(float x, float limit) { return x > limit ? limit : x; }    // NaN stays, as it
-__device__ __forceinline__ float at_least(float x, float limit) { return x < limit ? limit : x; }   // does not in fmaxf
-__device__ __forceinline__ float relu(float x) { return at_least(x, 0.0f); }
+DEVICE float at_most(float x, float limit) { return x > limit ? limit : x; }    // NaN stays, as it
+DEVICE float at_least(float x, float limit) { return x < limit ? limit : x; }   // does not in fmaxf
+DEVICE float relu(float x) { return at_least(x, 0.0f); }
 
-__device__ __forceinline__ float normal_tail(float y) {   // Phi(-y), 0 <= y <= 15
+DEVICE float normal_tail(float y) {   // Phi(-y), 0 <= y <= 15
     float q = fmaf(3.6232714e-10f, y, -1.9671679e-8f);
     q = fmaf(q, y, 4.52997313e-7f);
     q = fmaf(q, y, -5.72928275e-6f);
@@ -28,12 +28,12 @@ __device__ __forceinline__ float normal_tail(float y) {   // Phi(-y), 0 <= y <= 
     return exp2f(fmaf(q, y, -1.0f));
 }
 
-__device__ __forceinline__ float gelu(float x) {
+DEVICE float gelu(float x) {
     float y = at_most(fabsf(x), 15.0f);                   // Phi(-15) is 0 in float
     return fmaf(-y, normal_tail(y), relu(x));
 }
 // d/dx = d where x < 0, else 1 - d;  d = Phi(-y) - y Phi'(y)
-__device__ __forceinline__ float gelu_slope(float x) {
+DEVICE float gelu_slope(float x) {
     float y = at_most(fabsf(x), 15.0f);
     float density = 0.398942280f * exp2f(y * y * -0.721347520f);          // exp(-y^2 / 2) / sqrt(2 pi)
     float d = fmaf(-y, density, normal_tail(y));
@@ -42,24 +42,24 @@ __device__ __forceinline__ float gelu_slope(float x) {
 
 constexpr float TANH_LINEAR = 1.59576912f, TANH_CUBIC = 0.0713548163f;     // u = x (TANH_LINEAR + TANH_CUBIC x^2)
 
-__device__ __forceinline__ float gelu_tanh(float x) {
+DEVICE float gelu_tanh(float x) {
     float c = at_least(x, -20.0f);
     return c / (expf(-c * fmaf(c * c, TANH_CUBIC, TANH_LINEAR)) + 1.0f);
 }
 // phi + x phi (1 - phi) u',  phi = sigmoid(u)
-__device__ __forceinline__ float gelu_tanh_slope(float x) {
+DEVICE float gelu_tanh_slope(float x) {
     float c = at_most(at_least(x, -20.0f), 20.0f), square = c * c;
     float phi = 1.0f / (expf(-c * fmaf(square, TANH_CUBIC, TANH_LINEAR)) + 1.0f);
     return fmaf(c, phi * (1.0f - phi) * fmaf(square, 3.0f * TANH_CUBIC, TANH_LINEAR), phi);
 }
 
-__device__ __forceinline__ float sigmoid(float x) {
+DEVICE float sigmoid(float x) {
     float e = expf(-fabsf(x));                            // at most 1
     return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
-__device__ __forceinline__ float silu(float x) { return at_least(x, -1000.0f) * sigmoid(x); }
+DEVICE float silu(float x) { return at_least(x, -1000.0f) * sigmoid(x); }
 // s (1 + x (1 - s)),  s = sigmoid(x)
-__device__ __forceinline__ float silu_slope(float x) {
+DEVICE float silu_slope(float x) {
     x = at_most(at_least(x, -1000.0f), 1000.0f);
     float e = expf(-fabsf(x)), share = 1.0f / (1.0f + e);
     float s = x < 0.0f ? share * e : share, rest = x < 0.0f ? share : share * e;           // s and 1 - s

@@ -18,12 +18,12 @@ template <class T> struct Floats {
     float x[N];
 };
 
-template <class T> __device__ __forceinline__ u64 first_pack() {
+template <class T> DEVICE u64 first_pack() {
     return ((u64)blockIdx.x * blockDim.x + threadIdx.x) * Pack<T>::N;
 }
-template <class T> __device__ __forceinline__ u64 all_packs() { return (u64)gridDim.x * blockDim.x * Pack<T>::N; }
+template <class T> DEVICE u64 all_packs() { return (u64)gridDim.x * blockDim.x * Pack<T>::N; }
 
-template <class T> __device__ __forceinline__ Floats<T> load(const T* x, u64 i, u64 n, int whole) {
+template <class T> DEVICE Floats<T> load(const T* x, u64 i, u64 n, int whole) {
     Floats<T> v;
     if (whole && i + v.N <= n) {
         Pack<T> pack = load16(x + i);
@@ -36,7 +36,7 @@ template <class T> __device__ __forceinline__ Floats<T> load(const T* x, u64 i, 
     return v;
 }
 
-template <class T> __device__ __forceinline__ void store(T* x, u64 i, u64 n, int whole, Floats<T> v) {
+template <class T> DEVICE void store(T* x, u64 i, u64 n, int whole, Floats<T> v) {
     if (whole && i + v.N <= n) {
         Pack<T> pack;
 #pragma unroll

@@ -94,6 +94,19 @@ def type_name(dtype: Any) -> str:
     return _TYPES[name]
 
 
+@cache
+def bfloat16() -> np.dtype:
+    """The dtype of bfloat16 arrays, as CuPy has it; the package ml_dtypes comes with CuPy."""
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def dtype_of(name: str) -> np.dtype:
+    """The dtype of that name, "bfloat16" among them."""
+    return bfloat16() if name == "bfloat16" else np.dtype(name)
+
+
 def compute_capability(x: Any) -> tuple[int, int]:
     """(major, minor) of the GPU that would run a kernel on x: (9, 0) for sm_90."""
     if array_module(x) is np and isinstance(_numpy, Simulated):

@@ -9,7 +9,7 @@
 
 struct Words { u32 x[4]; };
 
-__device__ __forceinline__ Words philox(u64 counter, u64 seed) {
+DEVICE Words philox(u64 counter, u64 seed) {
     u32 c0 = (u32)counter, c1 = (u32)(counter >> 32), c2 = 0, c3 = 0;
     u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
 #pragma unroll
@@ -26,7 +26,7 @@ __device__ __forceinline__ Words philox(u64 counter, u64 seed) {
 }
 
 // words[j] = word i + j of (seed, position), N of them; i and N are multiples of 4.
-template <int N> __device__ __forceinline__ void philox_words(u32 (&words)[N], u64 i, u64 seed, u64 position) {
+template <int N> DEVICE void philox_words(u32 (&words)[N], u64 i, u64 seed, u64 position) {
 #pragma unroll
     for (int j = 0; j < N; j += 4) {
         Words four = philox(position + (i + j) / 4, seed);

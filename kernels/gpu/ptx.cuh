@@ -4,7 +4,6 @@
 // Kernels hold no PTX themselves. Source: "Parallel Thread Execution ISA", NVIDIA. sm_80 and later (mma, cp.async).
 #pragma once
 #include "common.cuh"
-#define DEVICE __device__ __forceinline__
 
 #ifdef CUDA_SIMULATOR
 DEVICE u32 shared_address(const void* p) { return sim::shared_address(p); }
@@ -31,7 +30,7 @@ DEVICE float exp2_approx(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : 
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800   // nvcc reads device code for the host, too
 // 16 bytes from global to shared memory, past the registers; zeros where not valid (`from` must still be an address).
-// Copies since the last commit are a group; wait<N> waits until at most the N newest groups of this thread are under way.
+// Copies since the last commit are a group; wait<N> waits until at most the N newest groups of a thread are under way.
 DEVICE void cp_async16(u32 to, const void* from, bool valid = true) {
     int bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");

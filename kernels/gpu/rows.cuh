@@ -39,8 +39,6 @@ constexpr int TEAMS = THREADS / TEAM;         // of a block
 constexpr int RESIDENT = THREADS > 768 ? 1 : 768 / THREADS;   // blocks that a multiprocessor must hold: 80 registers
 constexpr int SCRATCH = 64;                   // numbers of shared memory that team_sum needs: 32 for each sum
 
-#define DEVICE __device__ __forceinline__
-
 DEVICE int member() { return threadIdx.x % TEAM; }                                  // this thread's number in its team
 DEVICE long long team_row() { return (long long)blockIdx.x * TEAMS + threadIdx.x / TEAM; }
 DEVICE int column(int start, int k) { return start + (k * TEAM + member()) * N; }   // of the first number of pack k

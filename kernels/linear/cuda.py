@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..arrays import array_module
-from ..gpu import kernel, type_name
+from ..gpu import bfloat16, kernel, type_name
 from ..gpu.elements import THREADS, WIDTH, contiguous, grid, packs, whole
-from ..matmul.cuda import bfloat16, product_into
+from ..matmul.cuda import product_into
 
 SOURCE = Path(__file__).with_name("linear.cu")
 VARIANTS = [(SOURCE, {"TYPE": name}, "sm_75") for name in ("float", "bf16", "f16")]

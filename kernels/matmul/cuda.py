@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import array_module
-from ..gpu.launch import simulated
+from ..gpu.launch import bfloat16, simulated
 from .cublas import Cublas, loaded
 
 VARIANTS: list = []  # of CUDA sources to compile: there are none here
@@ -186,14 +186,6 @@ def _strides(x: Any) -> tuple[int, ...]:
 
 
 # ------------------------------------------------------------------------------------------------- the library
-
-
-@cache
-def bfloat16() -> np.dtype:
-    """The dtype; ml_dtypes comes with CuPy."""
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _sums(dtype: np.dtype) -> int:

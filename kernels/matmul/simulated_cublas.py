@@ -10,6 +10,8 @@ import ctypes
 
 import numpy as np
 
+from ..gpu.launch import dtype_of
+
 DTYPES = {0: "float32", 1: "float64", 2: "float16", 14: "bfloat16"}  # cudaDataType_t
 COMPUTE = {68: "float32", 77: "float32", 70: "float64"}  # cublasComputeType_t
 calls: list[tuple] = []  # the latest ones, (function, m, n, k, batches, compute type): for tests
@@ -59,11 +61,7 @@ def _product(ta, tb, m, n, k, alpha, A, a_type, lda, B, b_type, ldb, beta, C, c_
 
 
 def _dtype(code: int) -> np.dtype:
-    if DTYPES[code] == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(DTYPES[code])
+    return dtype_of(DTYPES[code])
 
 
 def _matrix(address: int, code: int, rows: int, columns: int, ld: int) -> np.ndarray:

@@ -30,6 +30,8 @@ store seen late by another SM), most proxy fences, clusters, and blocks that wai
 sums inside tensor cores are rounded differently on a GPU. Pointers hidden in structs are out of bounds, unless the
 argument has an attribute `arrays`. So: right here, then compute-sanitizer and the same tests on a GPU.
 
+Compiled kernels are kept in ~/.cache/kernels-simulator, or where KERNELS_SIMULATOR_CACHE says.
+
 Read `core.h` (fibers and meetings), then `ampere.h` (what the instructions do), `memory.h` and `order.h` (the checks).
 """
 

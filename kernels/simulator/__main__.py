@@ -105,12 +105,7 @@ def _compare(options: argparse.Namespace) -> str:
         case = attention(options.rung, options.backward_rung, options.head_dim, options.length, options.causal)
     else:
         case = CASES[options.kernel]
-    if name == "bfloat16":
-        import ml_dtypes
-
-        dtype = np.dtype(ml_dtypes.bfloat16)
-    else:
-        dtype = np.dtype(name)
+    dtype = gpu.dtype_of(name)
     with use("reference"):
         want = case(lambda x: x.astype(dtype).astype(np.float64))
     with (

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.matmul.cuda import bfloat16
+from kernels.gpu import bfloat16
 
 from ..dtypes import float16, is_floating
 from ..errors import nearest

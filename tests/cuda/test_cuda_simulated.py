@@ -21,10 +21,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def compiler():
-    try:
-        simulator.compiler()
-    except simulator.NoCompiler as error:
-        pytest.skip(str(error))
+    simulator.compiler()
 
 
 @contextmanager

@@ -27,14 +27,6 @@ NAMES = ("out", "lse", "dq", "dk", "dv")
 OPTIONS = ("causal", "offset", "window", "scale")
 
 
-@pytest.fixture(autouse=True)
-def compiler():
-    try:
-        simulator.compiler()
-    except simulator.NoCompiler as error:
-        pytest.skip(str(error))
-
-
 def on(seed=0, late=1, arch="sm_80"):
     return gpu.numpy_on("simulator", seed=seed, late=late, arch=arch)
 

@@ -12,7 +12,7 @@ from kernel_checks import LAYOUTS
 from kernels import gpu
 from kernels.matmul import cublas, cuda, simulated_cublas
 
-BF16 = cuda.bfloat16()
+BF16 = gpu.bfloat16()
 SHAPES = [(1, 1, 1), (3, 5, 7), (1, 9, 4), (9, 1, 4), (6, 7, 1), (16, 33, 20), (2, 1, 1)]
 DTYPES = [np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16), BF16]
 EPS = {"float32": 2.0**-24, "float64": 2.0**-53, "float16": 2.0**-11, "bfloat16": 2.0**-8}

@@ -12,8 +12,8 @@
 // What is new. wgmma reads its operands from shared memory by itself: no ldmatrix, no registers for fragments of K and
 // V, and tensor cores at their full rate. TMA moves a whole panel with one instruction of one thread, past the
 // registers, swizzled on the way. Two stages of K and of V let the copies run ahead; while one consumer is in its
-// softmax, others keep the tensor cores busy. The producer gives its registers to the consumers (setmaxnreg), who hold O
-// and S.
+// softmax, others keep the tensor cores busy. The producer gives its registers to the consumers (setmaxnreg), who hold
+// O and S.
 //
 // Floor: 4 T S D FLOPs a head (half if causal) at 989 TFLOP/s (H200, bf16); memory is read once for each block of ROWS
 // queries, mostly from L2. Expected 450-600 TFLOP/s (D 128), 380-450 (D 64). Not yet measured by this project.
